@@ -1,0 +1,140 @@
+"""From an access token to the user it belongs to."""
+
+import hashlib
+import re
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Literal
+from uuid import UUID
+
+import jwt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from core.config import SettingsError
+from core.errors import Unauthorized
+from core.jwks import KeySource, PublicKey
+
+MAX_TOKEN = 8192  # characters
+LEEWAY = 30  # seconds between two machines' clocks
+CACHE_FOR = 300  # seconds
+CACHE_SIZE = 10_000
+MIN_SECRET = 32  # bytes, as RFC 7518 demands for HS256
+
+COMPACT = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
+
+Seconds = Annotated[float, Field(allow_inf_nan=False)]
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Who asks. `email` is for display: it proves nothing and may change."""
+
+    id: UUID
+    session_id: UUID | None
+    email: str | None
+
+
+class Claims(BaseModel):
+    """What a token must say, in exactly these types, to be a signed-in user's."""
+
+    model_config = ConfigDict(strict=True)
+
+    iss: str
+    sub: UUID
+    aud: (
+        Literal["authenticated"]
+        | Annotated[list[Literal["authenticated"]], Field(min_length=1, max_length=1)]
+    )
+    role: Literal["authenticated"]
+    exp: Seconds
+    iat: Seconds
+    nbf: Seconds | None = None
+    session_id: UUID | None = None
+    email: str | None = None
+
+
+class TokenVerifier:
+    """Verifies tokens and remembers, by their hash, those that were good.
+
+    An `hs256_secret` admits Supabase's legacy tokens as well. Anonymous users of Supabase are
+    users like others. `clock` is in seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        issuer: str,
+        keys: KeySource,
+        hs256_secret: str | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        if hs256_secret is not None and len(hs256_secret.encode()) < MIN_SECRET:
+            raise SettingsError(f"SUPABASE_JWT_SECRET is shorter than {MIN_SECRET} bytes")
+        self._issuer = issuer
+        self._keys = keys
+        self._secret = hs256_secret
+        self._clock = clock
+        self._jws = jwt.PyJWS()
+        self._verified: OrderedDict[bytes, tuple[User, float]] = OrderedDict()
+        self._generation = keys.generation
+
+    async def verify(self, token: str) -> User:
+        """Raise Unauthorized, or Unavailable when there are no keys to verify with."""
+        if len(token) > MAX_TOKEN or not COMPACT.fullmatch(token):
+            raise Unauthorized
+        digest = hashlib.sha256(token.encode()).digest()
+        user = self._remembered(digest)
+        if user is None:
+            claims = await self._claims(token)
+            user = User(claims.sub, claims.session_id, claims.email or None)
+            self._remember(digest, user, claims.exp)
+        return user
+
+    def _remembered(self, digest: bytes) -> User | None:
+        self._keys.refresh_soon()
+        if self._generation != self._keys.generation:
+            self._generation = self._keys.generation
+            self._verified.clear()
+        user, until = self._verified.get(digest, (None, 0.0))
+        if user is None or self._clock() >= until:
+            return None
+        self._verified.move_to_end(digest)
+        return user
+
+    def _remember(self, digest: bytes, user: User, expires_at: float) -> None:
+        self._verified[digest] = user, min(expires_at, self._clock() + CACHE_FOR)
+        self._verified.move_to_end(digest)
+        if len(self._verified) > CACHE_SIZE:
+            self._verified.popitem(last=False)
+
+    async def _claims(self, token: str) -> Claims:
+        try:
+            header = jwt.get_unverified_header(token)
+            key = await self._key_for(header)
+            # One algorithm, never a list of families: a public key must not become an HMAC secret.
+            payload = self._jws.decode(token, key, algorithms=[header["alg"]])
+            claims = Claims.model_validate_json(payload)
+        except (jwt.PyJWTError, ValidationError, RecursionError) as exc:
+            raise Unauthorized from exc
+        self._check(claims)
+        return claims
+
+    async def _key_for(self, header: dict[str, object]) -> PublicKey | str:
+        """Choose by algorithm and key id alone; keys and addresses a token brings are ignored."""
+        algorithm, kid = header.get("alg"), header.get("kid")
+        key: PublicKey | str | None = None
+        if "crit" not in header and (kid is None or isinstance(kid, str)):
+            if algorithm in ("ES256", "RS256") and kid is not None:
+                key = await self._keys.find(str(algorithm), kid)
+            elif algorithm == "HS256" and not self._keys.knows(kid):
+                key = self._secret
+        if key is None:
+            raise Unauthorized
+        return key
+
+    def _check(self, claims: Claims) -> None:
+        now = self._clock()
+        begins = max(claims.iat, claims.nbf or 0)
+        if claims.iss != self._issuer or claims.exp + LEEWAY <= now or begins - LEEWAY > now:
+            raise Unauthorized

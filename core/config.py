@@ -1,0 +1,92 @@
+"""Settings: the only reader of the environment and of `.env`."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AliasChoices, Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class SettingsError(ValueError):
+    """A setting that would make the service start wrongly; the text is for the operator."""
+
+
+def _default_data_dir() -> Path:
+    """Outlive the checkout; as root stay out of /root, which Postgres' own user may not enter."""
+    return Path("/var/lib/memory-layer") if os.geteuid() == 0 else Path.home() / ".memory-layer"
+
+
+class Settings(BaseSettings):
+    """Each field is the environment variable of the same name in capitals."""
+
+    model_config = SettingsConfigDict(
+        env_file=ROOT / ".env", extra="ignore", frozen=True, populate_by_name=True
+    )
+
+    environment: str = "home"
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=1, le=65535)
+    data_dir: Path = Field(default_factory=_default_data_dir)
+    model_dir: Path = ROOT / "models"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    database_url: SecretStr | None = None
+    database_pool_min: int = Field(2, ge=1, le=50)
+    database_pool_max: int = Field(10, ge=1, le=50)
+    redis_url: SecretStr | None = None
+
+    supabase_url: str | None = None
+    supabase_jwks_url: str | None = None
+    supabase_jwt_secret: SecretStr | None = None
+    supabase_publishable_key: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices(
+            "supabase_publishable_key", "supabase_anon_key", "supabase_key"
+        ),
+    )
+    auth_disable_signup: bool = False
+    auth_public_url: str | None = None
+    access_token_seconds: int = Field(3600, ge=60, le=86_400)
+
+    embedder: str = "local"
+    openai_api_key: SecretStr | None = None
+    openai_base_url: str = "https://api.openai.com/v1"
+    embedding_batch: int = Field(64, ge=1, le=512)
+
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    index_memory_mb: int = Field(256, ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_means_unset(cls, values: dict[str, object]) -> dict[str, object]:
+        """`NAME=` in an env file or a deployment form is no value."""
+        kept = {name: value for name, value in values.items() if value != ""}
+        for name in ("cors_origins", "allowed_hosts"):
+            if isinstance(listed := kept.get(name), str):
+                kept[name] = tuple(part.strip() for part in listed.split(",") if part.strip())
+        return kept
+
+    @model_validator(mode="after")
+    def _supabase_needs_its_database(self) -> "Settings":
+        if self.supabase_url and not self.database_url:
+            raise SettingsError("SUPABASE_URL is set but DATABASE_URL is not: set both, or neither")
+        if self.supabase_jwt_secret and not self.supabase_url:
+            raise SettingsError("SUPABASE_JWT_SECRET is set but SUPABASE_URL is not")
+        if self.database_pool_min > self.database_pool_max:
+            raise SettingsError("DATABASE_POOL_MIN is above DATABASE_POOL_MAX")
+        return self
+
+    @property
+    def uses_supabase_auth(self) -> bool:
+        return self.supabase_url is not None
+
+    @property
+    def token_issuer(self) -> str:
+        """The `iss` that access tokens must carry."""
+        if self.supabase_url:
+            return self.supabase_url.rstrip("/") + "/auth/v1"
+        return (self.auth_public_url or f"http://127.0.0.1:{self.port}").rstrip("/") + "/auth/v1"

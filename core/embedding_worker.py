@@ -1,0 +1,116 @@
+"""Embeds what has been saved, behind the acknowledgement; several replicas share the work."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from uuid import UUID
+
+import structlog
+
+from core.embeddings import Embedder, EmbedderUnavailable, Span, TextRefused
+from storage import embedding_queue
+from storage.database import Pool
+from storage.embedding_queue import EmbeddedChunk, Leased
+
+log = structlog.get_logger()
+
+# A prompt or answer of a megabyte would be a thousand chunks; its beginning stands for it, and
+# keywords find the rest.
+MOST_CHUNKS = {"prompt": 16, "response": 32}
+# Another replica's unfinished work is noticed within this time, one's own at once.
+LOOK_EVERY_SECONDS = 5.0
+LONGEST_PAUSE_SECONDS = 60.0
+NOBODY = UUID(int=0)
+
+
+class EmbeddingWorker:
+    def __init__(self, pool: Pool, embedder: Embedder) -> None:
+        self._pool = pool
+        self._embedder = embedder
+        self._last_user = NOBODY
+        self._arrived = asyncio.Event()
+        self._failures = 0
+        self._looked_for_old_models = -LONGEST_PAUSE_SECONDS
+        self.state = "ok"
+
+    def wake(self) -> None:
+        self._arrived.set()
+
+    async def run(self) -> None:
+        """Work until cancelled; raises what the database raises when it is away."""
+        while True:
+            self._arrived.clear()
+            leased = await embedding_queue.lease(self._pool, self._last_user)
+            if leased:
+                self._last_user = max(item.user_id for item in leased)
+                await self._embed(leased)
+            elif self._last_user != NOBODY:
+                self._last_user = NOBODY
+            elif not await self._reopen_other_models():
+                await self._pause(LOOK_EVERY_SECONDS)
+
+    async def _embed(self, leased: Sequence[Leased]) -> None:
+        try:
+            await self._embed_together(leased)
+        except TextRefused as error:
+            if len(leased) > 1:
+                for item in leased:
+                    await self._embed([item])
+                return
+            log.warning("memory_not_embedded", memory_id=str(leased[0].id), error=str(error)[:200])
+            await embedding_queue.set_aside(self._pool, leased[0])
+        except EmbedderUnavailable as error:
+            await self._wait_for_embedder(leased, error)
+        else:
+            self._failures, self.state = 0, "ok"
+
+    async def _embed_together(self, leased: Sequence[Leased]) -> None:
+        split = await asyncio.to_thread(lambda: [self._split(item) for item in leased])
+        texts = [
+            _text(item, part) for item, parts in zip(leased, split, strict=True) for part in parts
+        ]
+        vectors = iter(await self._embedder.embed(texts) if texts else ())
+        for item, parts in zip(leased, split, strict=True):
+            chunks = [
+                EmbeddedChunk(side, span.start, span.stop, next(vectors).tolist())
+                for side, span in parts
+            ]
+            await embedding_queue.finish(self._pool, item, self._embedder.name, chunks)
+
+    def _split(self, item: Leased) -> list[tuple[str, Span]]:
+        return [
+            (side, span)
+            for side, most in MOST_CHUNKS.items()
+            for span in self._embedder.split(getattr(item, side) or "", most)
+        ]
+
+    async def _wait_for_embedder(
+        self, leased: Sequence[Leased], error: EmbedderUnavailable
+    ) -> None:
+        self._failures += 1
+        self.state = "unavailable"
+        pause = error.retry_after or min(2.0**self._failures, LONGEST_PAUSE_SECONDS)
+        log.warning("embedder_unavailable", seconds=pause, texts=len(leased))
+        await embedding_queue.give_back(self._pool, leased, pause)
+        await asyncio.sleep(min(pause, LONGEST_PAUSE_SECONDS))
+
+    async def _reopen_other_models(self) -> int:
+        """Once a minute is enough: only a new setting or an older replica makes any."""
+        if time.monotonic() - self._looked_for_old_models < LONGEST_PAUSE_SECONDS:
+            return 0
+        reopened = await embedding_queue.reopen_other_models(self._pool, self._embedder.name)
+        if not reopened:
+            self._looked_for_old_models = time.monotonic()
+        return reopened
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._arrived.wait()
+        except TimeoutError:
+            return
+
+
+def _text(item: Leased, part: tuple[str, Span]) -> str:
+    side, span = part
+    return str(getattr(item, side))[span.start : span.stop]

@@ -1,0 +1,62 @@
+"""The error catalogue: everything a caller can be told, each with a code that never changes."""
+
+
+class AppError(Exception):
+    """Base of all errors that leave the service; `message` is one readable sentence."""
+
+    status = 500
+    code = "INTERNAL_ERROR"
+    message = "Something went wrong on our side."
+    retry_after: int | None = None
+
+    def __init__(self, message: str | None = None, **details: object) -> None:
+        self.message = message or self.message
+        self.details = details
+        super().__init__(self.message)
+
+
+class InvalidInput(AppError):
+    status, code, message = 400, "INVALID_INPUT", "The request is not valid."
+
+
+class Unauthorized(AppError):
+    status, code, message = 401, "UNAUTHORIZED", "The access token is missing, expired or not ours."
+
+
+class Forbidden(AppError):
+    status, code, message = 403, "FORBIDDEN", "That belongs to somebody else."
+
+
+class NotFound(AppError):
+    status, code, message = 404, "NOT_FOUND", "There is nothing at this address."
+
+
+class MethodNotAllowed(AppError):
+    status, code, message = 405, "METHOD_NOT_ALLOWED", "This address does not take that method."
+
+
+class Conflict(AppError):
+    status, code, message = 409, "CONFLICT", "This id already holds another content."
+
+
+class TooLarge(AppError):
+    status, code, message = 413, "TOO_LARGE", "The request is larger than this server accepts."
+
+
+class UnsupportedEncoding(AppError):
+    status, code = 415, "UNSUPPORTED_ENCODING"
+    message = "Send the body uncompressed, as application/json."
+
+
+class WrongHost(AppError):
+    status, code, message = 421, "WRONG_HOST", "Not a name of this server: see ALLOWED_HOSTS."
+
+
+class Unavailable(AppError):
+    status, code, message = 503, "UNAVAILABLE", "The service cannot do this now; try again shortly."
+    retry_after = 2
+
+
+class TooSlow(AppError):
+    status, code, message = 408, "TOO_SLOW", "The request's body did not arrive in time."
+

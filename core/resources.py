@@ -1,0 +1,132 @@
+"""Everything that is opened once, in one block; leaving the block closes it."""
+
+import asyncio
+import contextlib
+import gc
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import httpx
+import structlog
+
+from core.auth import TokenVerifier
+from core.config import Settings
+from core.embedding_worker import EmbeddingWorker
+from core.embeddings import Embedder, make_embedder
+from core.jwks import RemoteKeys
+from core.local_auth import LocalAuth
+from core.retrieval import Retrieval
+from core.save_queue import SaveQueue
+from core.signing_keys import load_or_create_keys
+from storage.database import Pool, open_pool
+from storage.migrate import migrate
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    settings: Settings
+    db: Pool
+    http: httpx.AsyncClient
+    verifier: TokenVerifier
+    local_auth: LocalAuth | None
+    embedder: Embedder | None
+    worker: EmbeddingWorker | None
+    saves: SaveQueue
+    retrieval: Retrieval
+
+
+@asynccontextmanager
+async def open_resources(
+    settings: Settings, report: Callable[[str], None] = print
+) -> AsyncIterator[Resources]:
+    """Open all parts in order.
+
+    Raises SettingsError, ModelUnavailable, DataFolderInUse and PostgresDidNotStart, each with one
+    line for the operator.
+    """
+    async with AsyncExitStack() as stack:
+        embedder = make_embedder(settings)
+        if settings.embedder == "local":
+            from core.minilm import prepare_model
+
+            await asyncio.to_thread(prepare_model, settings.model_dir, report)
+        url = await _database_url(settings, stack, report)
+        for name in await migrate(url):
+            report(f"Applied migration {name}")
+        db = await stack.enter_async_context(
+            open_pool(url, settings.database_pool_min, settings.database_pool_max)
+        )
+        http = await stack.enter_async_context(httpx.AsyncClient(timeout=30))
+        verifier, local_auth = await _auth(settings, db, http)
+        worker = EmbeddingWorker(db, embedder) if embedder else None
+        saves = SaveQueue(db, on_saved=worker.wake if worker else None)
+        retrieval = Retrieval(db, embedder, settings.index_memory_mb * 1024 * 1024)
+        stack.callback(retrieval.close)
+        if embedder:
+            stack.push_async_callback(embedder.aclose)
+        if worker:
+            await stack.enter_async_context(_running("embedding", worker.run))
+        await stack.enter_async_context(_running("saves", saves.run, saves.close))
+        # Start-up's objects live as long as the process: spare every collection the walk.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(100_000, 50, 1_000)
+        yield Resources(
+            settings, db, http, verifier, local_auth, embedder, worker, saves, retrieval
+        )
+
+
+async def _database_url(
+    settings: Settings, stack: AsyncExitStack, report: Callable[[str], None]
+) -> str:
+    if settings.database_url:
+        return settings.database_url.get_secret_value()
+    from storage.embedded_postgres import embedded_postgres
+
+    return await stack.enter_async_context(embedded_postgres(settings.data_dir, report))
+
+
+async def _auth(
+    settings: Settings, db: Pool, http: httpx.AsyncClient
+) -> tuple[TokenVerifier, LocalAuth | None]:
+    if not settings.supabase_url:
+        keys = await load_or_create_keys(db)
+        verifier = TokenVerifier(settings.token_issuer, keys)
+        return verifier, LocalAuth(db, settings, keys)
+    url = settings.supabase_jwks_url or f"{settings.token_issuer}/.well-known/jwks.json"
+    secret = settings.supabase_jwt_secret
+    return TokenVerifier(
+        settings.token_issuer,
+        RemoteKeys(url, http),
+        hs256_secret=secret.get_secret_value() if secret else None,
+    ), None
+
+
+@asynccontextmanager
+async def _running(
+    name: str, work: Callable[[], Awaitable[None]], finish: Callable[[], None] | None = None
+) -> AsyncIterator[None]:
+    """Keep `work` running in the background; at the end ask it to finish, or cancel it."""
+    task = asyncio.create_task(_forever(name, work), name=name)
+    try:
+        yield
+    finally:
+        if finish:
+            finish()
+        else:
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def _forever(name: str, work: Callable[[], Awaitable[None]]) -> None:
+    """A background loop outlives everything: an outage, and also a fault of ours."""
+    while True:
+        try:
+            return await work()
+        except Exception as error:
+            log.error("background_work_failed", work=name, error=type(error).__name__)
+            await asyncio.sleep(1)

@@ -1,0 +1,207 @@
+"""recall(): a person's memories that answer a query, by meaning and by words."""
+
+import asyncio
+from collections import Counter, OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from uuid import UUID
+
+import numpy as np
+import structlog
+
+from core.embeddings import Embedder, EmbedderUnavailable, TextRefused
+from core.ranking import Ranked, rank
+from core.snippets import Segment, snippet
+from storage import analyzer, change_feed, memory_store
+from storage.database import Connection, Pool, acting_as
+from storage.memory_store import Filters, Memory
+from storage.user_index import Evidence, UserIndex
+
+log = structlog.get_logger()
+
+# A hop to another thread costs about as much as scanning this many vectors.
+INLINE_VECTORS = 2_000
+# Tokenising fewer changes than this is over before anybody else notices.
+INLINE_CHANGES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """`dense` is the best cosine, or None while not embedded; `lexical` the share of the query's
+    rare words that one side of the memory holds."""
+
+    dense: float | None
+    lexical: float
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    memory: Memory
+    score: float
+    relevant: bool
+    matched: str
+    snippet: list[Segment]
+    why: Why
+
+
+@dataclass(frozen=True, slots=True)
+class Recall:
+    """`semantic` is False when the embedder could not be asked and only words counted."""
+
+    hits: list[Hit]
+    semantic: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A ranked memory, and where its nearest chunk stands: side, start, stop."""
+
+    memory_id: UUID
+    ranked: Ranked
+    nearest: tuple[str, int, int] | None
+
+
+@dataclass(slots=True)
+class _Cached:
+    index: UserIndex
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class Retrieval:
+    """Holds the caches of the users who searched last, within a budget of bytes."""
+
+    def __init__(self, pool: Pool, embedder: Embedder | None, budget_bytes: int) -> None:
+        self._pool = pool
+        self._embedder = embedder
+        self._budget = budget_bytes
+        self._cached: OrderedDict[UUID, _Cached] = OrderedDict()
+        self._threads = ThreadPoolExecutor(1, thread_name_prefix="search")
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def bytes(self) -> int:
+        return sum(cached.index.bytes for cached in self._cached.values())
+
+    @property
+    def users(self) -> int:
+        return len(self._cached)
+
+    async def recall(self, user_id: UUID, query: str, limit: int, filters: Filters) -> Recall:
+        """Return the best memories; whatever was acknowledged before this call takes part."""
+        vector = await self._embed(query)
+        terms = Counter(analyzer.terms(query))
+        cached = self._of(user_id)
+        async with cached.lock, acting_as(self._pool, user_id) as conn:
+            try:
+                await self._catch_up(conn, user_id, cached)
+            except BaseException:
+                # It may have been left between two changes; Postgres has it all.
+                self._cached.pop(user_id, None)
+                raise
+            found = await self._rank(cached.index, terms, vector, filters, limit)
+            ids = [item.memory_id for item in found]
+            memories = {m.id: m for m in await memory_store.read_many(conn, user_id, ids)}
+        self._keep_within_budget()
+        hits = [
+            _hit(memories[item.memory_id], item, set(terms))
+            for item in found
+            if item.memory_id in memories
+        ]
+        return Recall(hits, semantic=vector is not None)
+
+    async def _embed(self, query: str) -> np.ndarray | None:
+        if self._embedder is None or not query.strip():
+            return None
+        try:
+            return np.asarray((await self._embedder.embed([query], urgent=True))[0])
+        except (EmbedderUnavailable, TextRefused) as error:
+            log.warning("query_not_embedded", error=type(error).__name__)
+            return None
+
+    def _of(self, user_id: UUID) -> _Cached:
+        cached = self._cached.get(user_id)
+        if cached is None:
+            cached = self._cached[user_id] = _Cached(self._empty())
+        self._cached.move_to_end(user_id)
+        return cached
+
+    def _empty(self) -> UserIndex:
+        return UserIndex(self._embedder.dimensions if self._embedder else 0)
+
+    async def _catch_up(self, conn: Connection, user_id: UUID, cached: _Cached) -> None:
+        if cached.index.wasteful:
+            cached.index = self._empty()
+        while True:
+            index = cached.index
+            feed = await change_feed.since(conn, user_id, index.change_seq)
+            if index.epoch is not None and (
+                feed.epoch != index.epoch or index.change_seq < feed.purged_through
+            ):
+                cached.index = self._empty()
+                continue
+            index.epoch = feed.epoch
+            await self._apply(conn, user_id, index, feed.changes)
+            if feed.complete:
+                return
+
+    async def _apply(
+        self, conn: Connection, user_id: UUID, index: UserIndex, changes: list[change_feed.Change]
+    ) -> None:
+        chunks: Sequence[change_feed.Chunk] = []
+        if self._embedder is not None and changes:
+            ids = [change.id for change in changes if not change.deleted]
+            chunks = await change_feed.chunks_of(conn, user_id, ids, self._embedder.name)
+        if len(changes) <= INLINE_CHANGES:
+            index.apply(changes, chunks)
+        else:
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._threads, index.apply, changes, chunks)
+
+    async def _rank(
+        self,
+        index: UserIndex,
+        terms: Counter[str],
+        vector: np.ndarray | None,
+        filters: Filters,
+        limit: int,
+    ) -> list[_Found]:
+        def find() -> list[_Found]:
+            evidence = index.evidence(terms, vector, filters)
+            return [_found(index, evidence, item) for item in rank(evidence, limit)]
+
+        if index.vectors <= INLINE_VECTORS:
+            return find()
+        return await asyncio.get_running_loop().run_in_executor(self._threads, find)
+
+    def _keep_within_budget(self) -> None:
+        """Drop the users who have not searched for longest; never the one just served."""
+        held = self.bytes
+        while held > self._budget and len(self._cached) > 1:
+            user_id, cached = next(iter(self._cached.items()))
+            if cached.lock.locked():
+                return
+            held -= cached.index.bytes
+            del self._cached[user_id]
+
+
+def _found(index: UserIndex, evidence: Evidence, item: Ranked) -> _Found:
+    number = int(evidence.best_chunk[item.slot])
+    return _Found(index.ids[item.slot], item, index.chunk_place(number) if number >= 0 else None)
+
+
+def _hit(memory: Memory, found: _Found, wanted: set[str]) -> Hit:
+    item = found.ranked
+    sides = {"prompt": memory.prompt or "", "response": memory.response or ""}
+    side = item.matched if sides[item.matched] else next((s for s in sides if sides[s]), "prompt")
+    here = found.nearest[1:] if found.nearest and found.nearest[0] == side else None
+    return Hit(
+        memory=memory,
+        score=item.score,
+        relevant=item.relevant,
+        matched=side,
+        snippet=snippet(sides[side], wanted, here),
+        why=Why(item.dense, item.lexical),
+    )

@@ -1,0 +1,154 @@
+"""The save path's queue: all saves of the moment share one transaction."""
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+import asyncpg
+import structlog
+
+from core.capture import Capture, merge
+from core.errors import AppError, InvalidInput, Unavailable
+from storage import memory_store
+from storage.database import DATABASE_AWAY, Pool, acting_as
+
+log = structlog.get_logger()
+
+MOST_WAITING = 2_000
+MOST_WAITING_CHARACTERS = 64 * 1024 * 1024
+MOST_IN_A_BATCH = 256
+MOST_CHARACTERS_IN_A_BATCH = 8 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    memory_id: UUID
+    created_at: datetime
+    created: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    capture: Capture
+    answer: asyncio.Future[Saved]
+
+
+class SaveQueue:
+    """Takes captures from all requests; `run` writes them. An answer means COMMIT has returned."""
+
+    def __init__(self, pool: Pool, on_saved: Callable[[], None] | None = None) -> None:
+        self._pool = pool
+        self._on_saved = on_saved
+        self._waiting: deque[_Waiting] = deque()
+        self._characters = 0
+        self._arrived = asyncio.Event()
+        self._closing = False
+
+    @property
+    def depth(self) -> int:
+        return len(self._waiting)
+
+    async def save(self, capture: Capture) -> Saved:
+        """Return when the capture is safe.
+
+        Raises Conflict (another content under the id), Unavailable (queue full, Postgres away)
+        and InvalidInput (Postgres refuses the row itself).
+        """
+        if (
+            self._closing
+            or len(self._waiting) >= MOST_WAITING
+            or self._characters + len(capture.text) > MOST_WAITING_CHARACTERS
+        ):
+            raise Unavailable("Too many saves are waiting; try again shortly.")
+        answer: asyncio.Future[Saved] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiting(capture, answer))
+        self._characters += len(capture.text)
+        self._arrived.set()
+        return await answer
+
+    async def run(self) -> None:
+        """Write until `close`; what has been accepted by then is still written."""
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            while batch := self._next_batch():
+                await self._write(batch)
+            if self._closing:
+                return
+
+    def close(self) -> None:
+        self._closing = True
+        self._arrived.set()
+
+    def _next_batch(self) -> list[_Waiting]:
+        batch: list[_Waiting] = []
+        characters = 0
+        while self._waiting and len(batch) < MOST_IN_A_BATCH:
+            characters += len(self._waiting[0].capture.text)
+            if batch and characters > MOST_CHARACTERS_IN_A_BATCH:
+                break
+            batch.append(self._waiting.popleft())
+            self._characters -= len(batch[-1].capture.text)
+        return batch
+
+    async def _write(self, batch: list[_Waiting]) -> None:
+        answers: Sequence[Saved | AppError] = [Unavailable()] * len(batch)
+        try:
+            answers = await write_together(self._pool, [item.capture for item in batch])
+            if self._on_saved:
+                self._on_saved()
+        except DATABASE_AWAY as error:
+            log.warning("save_failed", saves=len(batch), error=type(error).__name__)
+        except (asyncpg.PostgresError, ValueError, OverflowError) as error:
+            if len(batch) > 1:
+                for item in batch:
+                    await self._write([item])
+                return
+            log.error("save_refused", error=type(error).__name__)
+            answers = [InvalidInput("The database refuses this memory.")]
+        finally:
+            for item, answer in zip(batch, answers, strict=True):
+                _settle(item.answer, answer)
+
+
+def _settle(future: asyncio.Future[Saved], answer: Saved | AppError) -> None:
+    """A client that has gone away has cancelled its future; its memory is saved all the same."""
+    if future.done():
+        return
+    if isinstance(answer, AppError):
+        future.set_exception(answer)
+    else:
+        future.set_result(answer)
+
+
+async def write_together(pool: Pool, captures: Sequence[Capture]) -> list[Saved | AppError]:
+    """Apply the captures in their order in one transaction; one answer each."""
+    async with acting_as(pool, {capture.user_id for capture in captures}) as conn:
+        per_user = Counter(capture.user_id for capture in captures)
+        last = await memory_store.take_numbers(conn, per_user)
+        rows = await memory_store.rows_of(conn, list({capture.key for capture in captures}))
+        number = {user_id: last[user_id] - per_user[user_id] for user_id in per_user}
+        changed: dict[memory_store.Key, memory_store.Row] = {}
+        answers: list[Saved | AppError] = []
+        for capture in captures:
+            is_new = rows.get(capture.key) is None or (
+                capture.side == "prompt" and rows[capture.key].prompt_capture is None
+            )
+            try:
+                row = merge(rows.get(capture.key), capture)
+            except AppError as error:
+                answers.append(error)
+                continue
+            if row is not None:
+                number[capture.user_id] += 1
+                row.change_seq = number[capture.user_id]
+                rows[capture.key] = changed[capture.key] = row
+            created_at = rows[capture.key].created_at
+            assert created_at is not None
+            answers.append(Saved(capture.id, created_at, is_new))
+        if changed:
+            await memory_store.write(conn, list(changed.values()))
+    return answers

@@ -1,0 +1,70 @@
+"""Run the service from the command line: check the settings, serve, say what to open next."""
+
+import socket
+import sys
+
+import uvicorn
+from pydantic import ValidationError
+
+from core import logs
+from core.config import Settings
+
+
+def serve(app: str) -> int:
+    """Serve until Ctrl-C or SIGTERM; return the process's exit code."""
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        for item in error.errors():
+            name = ".".join(map(str, item["loc"])).upper()
+            print(f"{name}: {item['msg']}" if name else item["msg"], file=sys.stderr)
+        return 2
+    logs.configure(settings.log_level)
+    if _is_taken(settings.host, settings.port):
+        print(f"Port {settings.port} is in use: choose another with PORT=…", file=sys.stderr)
+        return 2
+    server = _Server(
+        uvicorn.Config(
+            app,
+            host=settings.host,
+            port=settings.port,
+            loop="uvloop",
+            http="httptools",
+            access_log=False,
+            log_level="warning",
+            backlog=4096,
+            timeout_graceful_shutdown=20,
+            proxy_headers=False,
+            server_header=False,
+        ),
+        f"http://{settings.host}:{settings.port}",
+    )
+    server.run()
+    return 0 if server.started else 1
+
+
+def _is_taken(host: str, port: int) -> bool:
+    """Tell before Postgres is started that nothing would come of it."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return True
+    return False
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn that says in plain words where it is, once it is there."""
+
+    def __init__(self, config: uvicorn.Config, address: str) -> None:
+        super().__init__(config)
+        self._address = address
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            print(f"\nMemory Layer is ready at {self._address}")
+            print(f"  Try it in the browser:  {self._address}/docs")
+            print(f"  How its parts are:      {self._address}/health")
+            print("  Stop it:                Ctrl-C\n", flush=True)

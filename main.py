@@ -1,0 +1,51 @@
+"""Memory Layer: the app, and `python main.py`, which serves it."""
+
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TypedDict
+
+from fastapi import FastAPI
+from fastapi.middleware.gzip import GZipMiddleware
+
+from core.config import Settings
+from core.resources import Resources, open_resources
+from routers import answers, conversations, edge, health, local_auth, memories, saving, search
+from routers.inputs import MOST_BODY_BYTES
+
+ROUTERS = (saving, search, memories, conversations, health, local_auth)
+
+
+class State(TypedDict):
+    resources: Resources
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """Make the app; nothing is opened and no setting is read before its lifespan begins."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[State]:
+        async with open_resources(settings or Settings()) as resources:
+            yield {"resources": resources}
+
+    app = FastAPI(
+        title="Memory Layer",
+        description="Keeps a person's AI chats word for word and finds them again.",
+        version="0.1.0",
+        lifespan=lifespan,
+        max_body_size=MOST_BODY_BYTES,
+    )
+    answers.install(app)
+    for module in ROUTERS:
+        app.include_router(module.router)
+    app.add_middleware(GZipMiddleware, minimum_size=1_000)
+    app.add_middleware(edge.Edge)
+    return app
+
+
+app = create_app()
+
+if __name__ == "__main__":
+    from core.serving import serve
+
+    sys.exit(serve("main:app"))

@@ -1,0 +1,119 @@
+"""The envelope of every answer, and the handlers that put every error into it."""
+
+from typing import Any, Generic, Literal, TypeVar
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from core import errors
+from core.errors import AppError, InvalidInput, Unavailable
+from storage.database import DATABASE_AWAY
+
+log = structlog.get_logger()
+T = TypeVar("T")
+
+
+class Answer(BaseModel, Generic[T]):
+    success: Literal[True] = True
+    data: T
+    error: None = None
+
+
+class Failure(BaseModel):
+    success: Literal[False] = False
+    data: None = None
+    error: str
+    error_code: str
+    details: dict[str, Any] = {}
+
+
+_BY_STATUS: dict[int, type[AppError]] = {
+    400: errors.InvalidInput,
+    401: errors.Unauthorized,
+    403: errors.Forbidden,
+    404: errors.NotFound,
+    405: errors.MethodNotAllowed,
+    408: errors.TooSlow,
+    413: errors.TooLarge,
+    415: errors.UnsupportedEncoding,
+}
+
+
+def failures(*kinds: type[AppError]) -> dict[int | str, dict[str, Any]]:
+    """Describe a route's errors for OpenAPI."""
+    return {
+        kind.status: {"model": Failure, "description": f"`{kind.code}`: {kind.message}"}
+        for kind in kinds
+    }
+
+
+def failure_response(error: AppError) -> JSONResponse:
+    body = Failure(error=error.message, error_code=error.code, details=error.details)
+    headers = {}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(error.retry_after)
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return JSONResponse(body.model_dump(mode="json"), error.status, headers)
+
+
+async def _app_error(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, AppError)
+    return failure_response(error)
+
+
+async def _invalid(_: Request, error: Exception) -> JSONResponse:
+    """Name the fields and what is wrong with them; never repeat what was sent."""
+    assert isinstance(error, RequestValidationError)
+    found = error.errors()
+    if any(item["type"] == "too_large" for item in found):
+        return failure_response(errors.TooLarge(fields=_fields(found)))
+    if any(item["type"] == "json_invalid" for item in found):
+        return failure_response(InvalidInput("The body is not valid JSON."))
+    if any(item["loc"] == ("body",) for item in found):
+        message = "Send a JSON object with Content-Type: application/json."
+        return failure_response(InvalidInput(message))
+    return failure_response(InvalidInput(fields=_fields(found)))
+
+
+def _fields(found: Any) -> list[dict[str, str]]:
+    return [
+        {"path": _printable(".".join(map(str, item["loc"]))), "message": item["msg"]}
+        for item in found
+    ]
+
+
+def _printable(text: str) -> str:
+    """A field's name can come from the body, and so hold what JSON cannot carry back."""
+    return text.encode("utf-8", "replace").decode()[:200]
+
+
+async def _http_error(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    kind = _BY_STATUS.get(error.status_code, AppError)
+    if error.status_code == 400:
+        return failure_response(InvalidInput("The body is not valid JSON."))
+    return failure_response(kind())
+
+
+async def _database_away(_: Request, error: Exception) -> JSONResponse:
+    log.warning("database_away", error=type(error).__name__)
+    return failure_response(Unavailable())
+
+
+async def _unforeseen(_: Request, error: Exception) -> JSONResponse:
+    log.error("unforeseen_error", error=type(error).__name__)
+    return failure_response(AppError())
+
+
+def install(app: FastAPI) -> None:
+    app.add_exception_handler(AppError, _app_error)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http_error)
+    for kind in DATABASE_AWAY:
+        app.add_exception_handler(kind, _database_away)
+    app.add_exception_handler(Exception, _unforeseen)

@@ -1,0 +1,132 @@
+"""The one ASGI layer of ours around every request: host, encoding, patience, timing, log."""
+
+import asyncio
+import time
+from collections import deque
+from ipaddress import ip_address
+
+import structlog
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from core.config import Settings
+from core.errors import AppError, UnsupportedEncoding, WrongHost
+from routers.answers import failure_response
+
+log = structlog.get_logger("request")
+
+# A body of a megabyte over a slow line takes a few seconds; one that never ends holds memory.
+BODY_SECONDS = 30.0
+API_VERSION = "x-supabase-api-version"
+
+
+class Timings:
+    """The milliseconds of the last thousand requests."""
+
+    def __init__(self) -> None:
+        self._recent: deque[float] = deque(maxlen=1_000)
+
+    def add(self, milliseconds: float) -> None:
+        self._recent.append(milliseconds)
+
+    def percentiles(self) -> dict[str, float]:
+        ordered = sorted(self._recent)
+        if not ordered:
+            return {}
+        return {
+            f"p{p}": round(ordered[min(len(ordered) - 1, len(ordered) * p // 100)], 2)
+            for p in (50, 95, 99)
+        }
+
+
+class Edge:
+    """Its settings come with the first request, from the lifespan: making it reads none."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+        self.timings = Timings()
+        self._hosts: frozenset[str] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        if self._hosts is None:
+            self._configure(scope["state"]["resources"].settings)
+        scope["state"]["timings"] = self.timings
+        start = time.perf_counter()
+        status = 0
+
+        async def note_status(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            if refusal := self._refusal(Headers(scope=scope)):
+                await failure_response(refusal)(scope, receive, note_status)
+            else:
+                await self.app(scope, _patient(receive), note_status)
+        finally:
+            took = round((time.perf_counter() - start) * 1000, 2)
+            self.timings.add(took)
+            route = getattr(scope.get("route"), "path", None)
+            log.info("request", method=scope["method"], route=route, status=status, ms=took)
+
+    def _configure(self, settings: Settings) -> None:
+        at_home = not settings.uses_supabase_auth
+        names = (*settings.allowed_hosts, "localhost") if at_home else settings.allowed_hosts
+        self._hosts = frozenset(name.lower() for name in names)
+        self.app = CORSMiddleware(
+            self.app,
+            allow_origins=settings.cors_origins,
+            allow_methods=("GET", "POST", "PUT", "PATCH", "DELETE"),
+            allow_headers=("authorization", "content-type", "apikey", "x-client-info", API_VERSION),
+            expose_headers=("retry-after", "x-sb-error-code", API_VERSION),
+            max_age=600,
+        )
+
+    def _refusal(self, headers: Headers) -> AppError | None:
+        if self._hosts and not _answers_to(headers.get("host", ""), self._hosts):
+            return WrongHost()
+        if headers.get("content-encoding", "identity") != "identity":
+            return UnsupportedEncoding()
+        return None
+
+
+def _answers_to(host: str, names: frozenset[str]) -> bool:
+    """Any address will do: a web page that rebinds DNS to this server comes with a name."""
+    name = _name_of(host)
+    try:
+        ip_address(name.strip("[]"))
+    except ValueError:
+        return name in names
+    return True
+
+
+def _name_of(host: str) -> str:
+    """Take the port off: `[::1]:8000` is `[::1]`."""
+    name, colon, port = host.rpartition(":")
+    return (name if colon and port.isdigit() else host).lower()
+
+
+def _patient(receive: Receive) -> Receive:
+    """Give the body BODY_SECONDS to arrive; after that a request waits without limit."""
+    deadline = asyncio.get_running_loop().time() + BODY_SECONDS
+    complete = False
+
+    async def receive_in_time() -> Message:
+        nonlocal complete
+        if complete:
+            return await receive()
+        try:
+            async with asyncio.timeout_at(deadline):
+                message = await receive()
+        except TimeoutError:
+            raise HTTPException(408) from None
+        complete = not message.get("more_body", False)
+        return message
+
+    return receive_in_time

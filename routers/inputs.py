@@ -1,0 +1,139 @@
+"""Types of input that several routes share, and the text of a keyset cursor."""
+
+import base64
+import binascii
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import AfterValidator, StringConstraints
+from pydantic_core import PydanticCustomError
+
+from core.errors import InvalidInput
+from storage.memory_store import Filters
+
+MIB = 1024 * 1024
+MOST_TEXT_BYTES = MIB
+MOST_METADATA_BYTES = 16 * 1024
+# JSON may need three bytes for one of text: an emoji's 4 bytes are 12 as escapes.
+MOST_BODY_BYTES = 4 * MIB
+
+
+def storable(text: str) -> str:
+    if "\0" in text:
+        raise PydanticCustomError("nul", "must not contain the character NUL")
+    return text
+
+
+def _bounded(text: str) -> str:
+    if len(text) * 4 > MOST_TEXT_BYTES and len(text.encode()) > MOST_TEXT_BYTES:
+        raise PydanticCustomError("too_large", "must be at most 1 MiB of UTF-8")
+    return storable(text)
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise PydanticCustomError("blank", "must not be empty")
+    return text
+
+
+def _sensible_time(time: datetime) -> datetime:
+    time = time if time.tzinfo else time.replace(tzinfo=UTC)
+    if not 1970 <= time.year <= 2200:
+        raise PydanticCustomError("time", "must lie between 1970 and 2200")
+    return time
+
+
+def _small_object(value: dict[str, Any]) -> dict[str, Any]:
+    try:
+        size = len(json.dumps(value, allow_nan=False, ensure_ascii=False).encode())
+    except (ValueError, RecursionError) as error:
+        raise PydanticCustomError("json", "must be plain JSON of well-formed text") from error
+    if size > MOST_METADATA_BYTES:
+        raise PydanticCustomError("too_large", "must be at most 16 kB as JSON")
+    for text in _texts(value):
+        storable(text)
+    return value
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield key
+            yield from _texts(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts(inner)
+
+
+LongText = Annotated[str, AfterValidator(_bounded)]
+Prompt = Annotated[LongText, AfterValidator(_not_blank)]
+ShortText = Annotated[
+    str, StringConstraints(min_length=1, max_length=500), AfterValidator(storable)
+]
+Url = Annotated[str, StringConstraints(max_length=2_000), AfterValidator(storable)]
+Provider = Annotated[
+    str,
+    StringConstraints(
+        to_lower=True, strip_whitespace=True, min_length=1, max_length=50, pattern=r"^[\w.:/ -]+$"
+    ),
+]
+Time = Annotated[datetime, AfterValidator(_sensible_time)]
+Metadata = Annotated[dict[str, Any], AfterValidator(_small_object)]
+
+
+def make_filters(
+    provider: str | None,
+    conversation_id: str | None,
+    after: datetime | None,
+    before: datetime | None,
+) -> Filters:
+    """Raises InvalidInput where the span of time is empty by mistake."""
+    if after and before and after > before:
+        fields = [{"path": "after", "message": "must not be later than before"}]
+        raise InvalidInput("after is later than before.", fields=fields)
+    return Filters(provider, conversation_id, after, before)
+
+
+def cursor_of(*parts: object) -> str:
+    """Make an opaque cursor of a time, or time first, and the texts that break its ties."""
+    plain = [part.isoformat() if isinstance(part, datetime) else str(part) for part in parts]
+    return base64.urlsafe_b64encode(json.dumps(plain).encode()).decode().rstrip("=")
+
+
+def parts_of(cursor: str, count: int) -> tuple[datetime, list[str]]:
+    """Read a cursor back; raises InvalidInput when it is not one of ours."""
+    try:
+        padded = cursor.encode() + b"=" * (-len(cursor) % 4)
+        parts = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
+        if (
+            not isinstance(parts, list)
+            or len(parts) != count
+            or not all(
+                isinstance(part, str) and "\0" not in part and part.isprintable() for part in parts
+            )
+        ):
+            raise ValueError
+        return _sensible_time(datetime.fromisoformat(parts[0])), parts[1:]
+    except (ValueError, binascii.Error, PydanticCustomError, RecursionError) as error:
+        raise _not_a_cursor() from error
+
+
+def memory_cursor(cursor: str | None) -> tuple[datetime, UUID] | None:
+    """Read the cursor of a list of memories: a time and an id."""
+    if cursor is None:
+        return None
+    at, (text,) = parts_of(cursor, 2)
+    try:
+        return at, UUID(text)
+    except ValueError as error:
+        raise _not_a_cursor() from error
+
+
+def _not_a_cursor() -> InvalidInput:
+    fields = [{"path": "cursor", "message": "is not a cursor of this server"}]
+    return InvalidInput("The cursor is not valid.", fields=fields)

@@ -1,0 +1,228 @@
+"""Supabase Auth's protocol under /auth/v1, so that its official clients sign in here."""
+
+import re
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, JsonValue, ValidationError
+from starlette.requests import ClientDisconnect
+
+from core.auth_protocol import AuthError
+from core.errors import Unavailable
+from core.local_auth import AccountChange, LocalAuth
+from storage.database import DATABASE_AWAY
+
+API_VERSION = "x-supabase-api-version"
+DATED_ERRORS = "2024-01-01"
+MAX_BODY = 1_000_000  # bytes
+# An odd number of backslashes makes it an escape; Postgres cannot store what it stands for.
+NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+class AuthRoute(APIRoute):
+    """Answers errors in the protocol's own shape."""
+
+    def get_route_handler(self) -> Handler:
+        handle = super().get_route_handler()
+
+        async def answer(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except AuthError as exc:
+                return _refusal(request, exc)
+            except (Unavailable, *DATABASE_AWAY):
+                away = AuthError(503, "unexpected_failure", "Sign-in is away; try again shortly.")
+                return _refusal(request, away)
+
+        return answer
+
+
+router = APIRouter(prefix="/auth/v1", route_class=AuthRoute, include_in_schema=False)
+
+
+class NewAccount(BaseModel):
+    email: str | None = None
+    phone: str | None = None
+    password: str | None = None
+    data: dict[str, JsonValue] | None = None
+
+
+class Grant(BaseModel):
+    email: str | None = None
+    phone: str | None = None
+    password: str | None = None
+    refresh_token: str | None = None
+
+
+class UserUpdate(BaseModel):
+    email: str | None = None
+    phone: str | None = None
+    password: str | None = None
+    current_password: str | None = None
+    data: dict[str, JsonValue] | None = None
+    app_metadata: JsonValue = None
+
+
+@router.post("/signup")
+async def sign_up(request: Request) -> Response:
+    body = await _parse(request, NewAccount)
+    _refuse_phone(body.phone)
+    session = await _service(request).sign_up(body.email, body.password, _object(body.data))
+    return _private(session)
+
+
+@router.post("/token")
+async def grant_token(request: Request) -> Response:
+    body = await _parse(request, Grant)
+    match request.query_params.get("grant_type"):
+        case "password":
+            _refuse_phone(body.phone)
+            session = await _service(request).sign_in(body.email, body.password)
+        case "refresh_token":
+            session = await _service(request).refresh(body.refresh_token)
+        case _:
+            raise AuthError(400, "invalid_credentials", "unsupported_grant_type")
+    return _private(session)
+
+
+@router.get("/user")
+async def show_user(request: Request) -> Response:
+    return _private(await _service(request).user(_bearer(request)))
+
+
+@router.put("/user")
+async def change_user(request: Request) -> Response:
+    body = await _parse(request, UserUpdate)
+    _refuse_phone(body.phone)
+    if body.app_metadata is not None:
+        raise AuthError(403, "not_admin", "Updating app_metadata requires admin privileges")
+    change = AccountChange(body.email, body.password, body.current_password, _object(body.data))
+    return _private(await _service(request).change_account(_bearer(request), change))
+
+
+@router.post("/logout")
+async def sign_out(request: Request) -> Response:
+    scope = request.query_params.get("scope", "global")
+    await _service(request).sign_out(_bearer(request), scope)
+    return Response(status_code=204)
+
+
+@router.get("/.well-known/jwks.json")
+async def show_keys(request: Request) -> Response:
+    headers = {"cache-control": "public, max-age=600"}
+    return JSONResponse(_service(request).published_keys(), headers=headers)
+
+
+@router.get("/settings")
+async def show_settings(request: Request) -> Response:
+    return JSONResponse(_service(request).described())
+
+
+@router.get("/health")
+async def show_health(request: Request) -> Response:
+    _service(request)
+    return JSONResponse(
+        {"name": "GoTrue", "version": "1", "description": "Memory Layer's own sign-in"}
+    )
+
+
+@router.post("/recover")
+@router.post("/otp")
+@router.post("/magiclink")
+@router.post("/resend")
+@router.get("/reauthenticate")
+async def refuse_mail(request: Request) -> Response:
+    _service(request)
+    raise AuthError(422, "email_provider_disabled", "This server sends no e-mail")
+
+
+@router.get("/verify")
+@router.post("/verify")
+async def refuse_code(request: Request) -> Response:
+    _service(request)
+    raise AuthError(403, "otp_expired", "Token has expired or is invalid")
+
+
+@router.get("/authorize")
+async def refuse_provider(request: Request) -> Response:
+    _service(request)
+    raise AuthError(400, "validation_failed", "Unsupported provider: provider is not enabled")
+
+
+@router.api_route("/admin/{path:path}", methods=["GET", "POST", "PUT", "DELETE"])
+async def refuse_admin(request: Request) -> Response:
+    _service(request)
+    raise AuthError(403, "not_admin", "User not allowed")
+
+
+@router.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
+async def refuse_unknown(request: Request) -> Response:
+    raise AuthError(404, "not_found", "There is nothing at this address")
+
+
+def _service(request: Request) -> LocalAuth:
+    service: LocalAuth | None = request.state.resources.local_auth
+    if service is None:
+        raise AuthError(404, "not_found", "Sign in at the Supabase project of this server")
+    return service
+
+
+Body = TypeVar("Body", bound=BaseModel)
+
+
+async def _parse(request: Request, model: type[Body]) -> Body:
+    raw = await _read(request)
+    if NUL.search(raw):
+        raise AuthError(400, "bad_json", "Text must not contain NUL")
+    try:
+        return model.model_validate_json(b"{}" if raw.strip() in (b"", b"null") else raw)
+    except ValidationError:
+        # What the validator says would quote the password.
+        raise AuthError(400, "bad_json", "Could not parse request body as JSON") from None
+
+
+async def _read(request: Request) -> bytes:
+    raw = b""
+    try:
+        async for part in request.stream():
+            raw += part
+            if len(raw) > MAX_BODY:
+                raise AuthError(413, "request_too_large", "The request is larger than 1 MB")
+    except ClientDisconnect:
+        raise AuthError(400, "bad_json", "The request ended early") from None
+    return raw
+
+
+def _refuse_phone(phone: str | None) -> None:
+    if phone:
+        raise AuthError(400, "phone_provider_disabled", "Phone logins are disabled")
+
+
+def _object(data: dict[str, JsonValue] | None) -> dict[str, object] | None:
+    return None if data is None else dict(data)
+
+
+def _bearer(request: Request) -> str | None:
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
+
+
+def _private(content: dict[str, object]) -> Response:
+    return JSONResponse(content, headers={"cache-control": "no-store"})
+
+
+def _refusal(request: Request, error: AuthError) -> Response:
+    """Clients believe the newer shape only if their version header comes back."""
+    version = request.headers.get(API_VERSION, "")
+    dated = version >= DATED_ERRORS
+    headers = {"x-sb-error-code": error.code, "cache-control": "no-store"}
+    if dated:
+        headers[API_VERSION] = DATED_ERRORS
+    if error.status == Unavailable.status:
+        headers["retry-after"] = str(Unavailable.retry_after)
+    return JSONResponse(error.body(dated), error.status, headers)

@@ -1,0 +1,74 @@
+"""POST /save-prompt and /save-response: what the extension sends as it happens."""
+
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel, Field
+
+from core.capture import Capture
+from core.errors import Conflict, InvalidInput, TooLarge, Unauthorized, Unavailable
+from routers.answers import Answer, failures
+from routers.deps import AppResources, CurrentUser
+from routers.inputs import LongText, Metadata, Prompt, Provider, ShortText, Time, Url
+from storage.ids import uuid7
+
+router = APIRouter(
+    tags=["saving"],
+    responses=failures(InvalidInput, Unauthorized, Conflict, TooLarge, Unavailable),
+)
+
+
+class Facts(BaseModel):
+    """What may be known beside the text; fields that we do not know are ignored."""
+
+    model: ShortText | None = None
+    conversation_id: ShortText | None = None
+    conversation_title: ShortText | None = None
+    url: Url | None = None
+    source: ShortText | None = None
+    occurred_at: Time | None = None
+    metadata: Metadata = Field(default_factory=dict)
+
+
+class NewPrompt(Facts):
+    id: UUID | None = Field(None, description="Made by the client; a retry sends it again.")
+    prompt: Prompt
+    provider: Provider
+
+
+class NewResponse(Facts):
+    memory_id: UUID = Field(description="The prompt's id; the answer may arrive first.")
+    response: LongText
+    status: Literal["complete", "partial"] = "complete"
+    provider: Provider | None = None
+
+
+class SavedMemory(BaseModel):
+    memory_id: UUID
+    created_at: datetime
+
+
+@router.post("/save-prompt", status_code=201, responses={200: {"model": Answer[SavedMemory]}})
+async def save_prompt(
+    body: NewPrompt, resources: AppResources, user: CurrentUser, response: Response
+) -> Answer[SavedMemory]:
+    """Save a prompt the moment it was sent. 201 when it is new, 200 when it was here already."""
+    facts = body.model_dump(exclude={"id", "prompt"})
+    capture = Capture(user.id, body.id or uuid7(), "prompt", body.prompt, **facts)
+    saved = await resources.saves.save(capture)
+    response.status_code = 201 if saved.created else 200
+    return Answer(data=SavedMemory(memory_id=saved.memory_id, created_at=saved.created_at))
+
+
+@router.post("/save-response")
+async def save_response(
+    body: NewResponse, resources: AppResources, user: CurrentUser
+) -> Answer[SavedMemory]:
+    """Save the answer to a prompt: `complete`, or `partial` when it was stopped."""
+    facts = body.model_dump(exclude={"memory_id", "response"})
+    saved = await resources.saves.save(
+        Capture(user.id, body.memory_id, "response", body.response, **facts)
+    )
+    return Answer(data=SavedMemory(memory_id=saved.memory_id, created_at=saved.created_at))

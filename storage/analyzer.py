@@ -1,0 +1,93 @@
+"""Text to index terms: words with their stems, parts of identifiers, pairs of CJK characters."""
+
+import re
+import unicodedata
+from collections import Counter
+from functools import lru_cache
+
+import snowballstemmer
+
+_WORD = re.compile(r"\w+")
+_PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_A-Za-z]+")
+# Scripts written without spaces: kana, CJK ideographs, Thai, Lao, Khmer, Myanmar.
+_UNSPACED = re.compile(
+    r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+    r"\U00020000-\U0003134f]+"
+)
+_CYRILLIC = re.compile(r"[\u0400-\u04ff]")
+_ARABIC = re.compile(r"[\u0600-\u06ff]")
+_LONGEST_TERM = 64
+
+# What nearly every English sentence holds and no question is about.
+STOP_WORDS = frozenset(
+    word
+    for line in (
+        "a about am an and any are as at be been being but by can could did do does doing for from",
+        "had has have having he her here hers him his how i if in into is it its just me my no nor",
+        "not of off on or our ours out over own s she should so some such t than that the their",
+        "theirs them then there these they this those through to too under until up was we were",
+        "what when where which while who whom why will with would you your yours ll re ve d m",
+    )
+    for word in line.split()
+)
+
+_STEMMERS = {
+    name: snowballstemmer.stemmer(name).stemWord for name in ("english", "russian", "arabic")
+}
+
+
+def terms(text: str) -> list[str]:
+    """Return the terms of `text` in their order, repeats included, stop words left out."""
+    return [term for word in _WORD.findall(text) for term in terms_of_word(word)]
+
+
+def term_counts(text: str) -> Counter[str]:
+    """Return how often each term occurs; each distinct word is analysed once."""
+    counts: Counter[str] = Counter()
+    for word, times in Counter(_WORD.findall(text)).items():
+        for term in terms_of_word(word):
+            counts[term] += times
+    return counts
+
+
+@lru_cache(maxsize=100_000)
+def terms_of_word(word: str) -> tuple[str, ...]:
+    """Analyse one run of word characters; `getUserName2` gives its parts and the whole."""
+    if not word.isascii():
+        word = unicodedata.normalize("NFKC", word)
+        if _UNSPACED.search(word):
+            return tuple(_pairs_and_rest(word))
+    parts = _PART.findall(word)
+    whole = _term(word)
+    if len(parts) < 2:
+        return () if whole in STOP_WORDS else (whole,)
+    found = [term for part in parts if (term := _term(part)) not in STOP_WORDS]
+    return tuple(dict.fromkeys([*found, whole]))
+
+
+def _term(word: str) -> str:
+    folded = word.casefold()
+    if folded in STOP_WORDS:
+        return folded
+    if folded.isascii():
+        return str(_STEMMERS["english"](folded))[:_LONGEST_TERM]
+    if _CYRILLIC.search(folded):
+        return str(_STEMMERS["russian"](folded))[:_LONGEST_TERM]
+    if _ARABIC.search(folded):
+        return str(_STEMMERS["arabic"](folded))[:_LONGEST_TERM]
+    # Latin letters with marks: a person who types "Muller" looks for "Müller".
+    plain = "".join(
+        c for c in unicodedata.normalize("NFKD", folded) if not unicodedata.combining(c)
+    )
+    return str(_STEMMERS["english"](plain))[:_LONGEST_TERM]
+
+
+def _pairs_and_rest(word: str) -> list[str]:
+    found: list[str] = []
+    end = 0
+    for run in _UNSPACED.finditer(word):
+        found += [_term(part) for part in _PART.findall(word[end : run.start()])]
+        characters = run.group()
+        found += [characters[i : i + 2] for i in range(len(characters) - 1)] or [characters]
+        end = run.end()
+    return found + [_term(part) for part in _PART.findall(word[end:])]

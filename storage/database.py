@@ -1,0 +1,105 @@
+"""The connection pool, whose transactions act under a role that row-level security binds."""
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TypeAlias
+from urllib.parse import urlsplit
+from uuid import UUID
+
+import asyncpg
+
+# Text, since asyncpg's classes take parameters only in its stubs.
+Connection: TypeAlias = (
+    "asyncpg.pool.PoolConnectionProxy[asyncpg.Record] | asyncpg.Connection[asyncpg.Record]"
+)
+Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
+
+# What means "Postgres is away or in trouble", as opposed to a fault in a statement.
+DATABASE_AWAY = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.QueryCanceledError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.ReadOnlySQLTransactionError,
+)
+
+TRANSACTION_POOLER_PORT = 6543
+
+
+def behind_transaction_pooler(url: str) -> bool:
+    """Supabase and PgBouncer set-ups serve transaction pooling on port 6543."""
+    return urlsplit(url).port == TRANSACTION_POOLER_PORT
+
+
+@asynccontextmanager
+async def open_pool(url: str, min_size: int, max_size: int) -> AsyncIterator[Pool]:
+    """Yield a pool; nothing that outlives a transaction is ever set on its connections.
+
+    Raises what asyncpg raises when the server cannot be reached.
+    """
+    prepared = not behind_transaction_pooler(url)
+    pool: Pool = asyncpg.create_pool(
+        url,
+        min_size=min_size,
+        max_size=max_size,
+        # A transaction pooler hands each transaction another server connection, on which
+        # statements prepared before do not exist.
+        statement_cache_size=100 if prepared else 0,
+        command_timeout=10,
+        timeout=10,
+        max_inactive_connection_lifetime=60,
+        reset=_nothing_to_reset,
+    )
+    try:
+        await pool
+        yield pool
+    finally:
+        pool.terminate()
+
+
+async def _nothing_to_reset(_: Connection) -> None:
+    """Spare one round trip a request: roles and settings are local to their transaction."""
+
+
+@asynccontextmanager
+async def transaction(
+    pool: Pool, role: str, setting: str = "SET LOCAL lock_timeout = '5s'"
+) -> AsyncIterator[Connection]:
+    """Run the block in one transaction under `role`; `role` and `setting` are never user input."""
+    async with pool.acquire(timeout=5) as conn:
+        # One message instead of three round trips.
+        await conn.execute(f"BEGIN; SET LOCAL ROLE {role}; {setting}")
+        try:
+            yield conn
+        except BaseException:
+            await _roll_back(conn)
+            raise
+        await conn.execute("COMMIT")
+
+
+async def _roll_back(conn: Connection) -> None:
+    """A connection that cannot roll back must not serve anybody else."""
+    try:
+        await conn.execute("ROLLBACK")
+    except BaseException:
+        conn.terminate()
+        raise
+
+
+def acting_as(
+    pool: Pool, user_ids: UUID | Iterable[UUID]
+) -> AbstractAsyncContextManager[Connection]:
+    """Open a transaction that can see and write only rows of `user_ids`, and commit it."""
+    ids = [user_ids] if isinstance(user_ids, UUID) else user_ids
+    listed = ",".join(str(UUID(str(user_id))) for user_id in ids)
+    setting = f"SET LOCAL memory_layer.user_ids = '{{{listed}}}'"
+    return transaction(pool, "memory_layer_app", setting)
+
+
+def acting_as_worker(pool: Pool) -> AbstractAsyncContextManager[Connection]:
+    """Open a transaction of the embedding worker, which serves all users."""
+    return transaction(pool, "memory_layer_worker")

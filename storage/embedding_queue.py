@@ -1,0 +1,185 @@
+"""The queue of texts to embed: the memories whose `embedding_state` is open."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from storage.database import Connection, Pool, acting_as_worker
+from storage.memory_store import take_numbers
+
+# Serves this many users a turn and as many memories of each, so that an import of thousands
+# does not keep another person's new memory waiting.
+USERS_A_TURN = 8
+MEMORIES_A_USER = 2
+LEASE_SECONDS = 120
+# A memory that was leased so often and never finished takes the process down with it.
+MOST_ATTEMPTS = 5
+
+_WAITING = """embedding_state = 'open' AND deleted_at IS NULL
+           AND (leased_until IS NULL OR leased_until < now())"""
+
+
+@dataclass(frozen=True, slots=True)
+class Leased:
+    user_id: UUID
+    id: UUID
+    prompt: str | None
+    response: str | None
+    content_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedChunk:
+    role: str
+    start: int
+    stop: int
+    vector: list[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    waiting: int
+    failed: int
+
+
+async def lease(pool: Pool, after: UUID) -> list[Leased]:
+    """Take the next users' memories behind user `after` for LEASE_SECONDS; commits at once."""
+    async with acting_as_worker(pool) as conn:
+        await _set_aside(conn)
+        rows = await conn.fetch(
+            f"""
+            WITH RECURSIVE users AS (
+                (SELECT user_id, 1 AS n FROM memory_layer.memories
+                  WHERE user_id > $1 AND {_WAITING} ORDER BY user_id LIMIT 1)
+                UNION ALL
+                SELECT next.user_id, users.n + 1 FROM users, LATERAL (
+                    SELECT user_id FROM memory_layer.memories
+                     WHERE user_id > users.user_id AND {_WAITING} ORDER BY user_id LIMIT 1) next
+                 WHERE users.n < {USERS_A_TURN}
+            ), picked AS (
+                SELECT p.user_id, p.id FROM users, LATERAL (
+                    SELECT user_id, id FROM memory_layer.memories m
+                     WHERE m.user_id = users.user_id AND {_WAITING}
+                     ORDER BY change_seq DESC LIMIT {MEMORIES_A_USER}
+                       FOR UPDATE SKIP LOCKED) p
+            )
+            UPDATE memory_layer.memories m
+               SET leased_until = now() + interval '{LEASE_SECONDS} s', attempts = attempts + 1
+              FROM picked WHERE m.user_id = picked.user_id AND m.id = picked.id
+            RETURNING m.user_id, m.id, m.prompt, m.response, m.content_hash
+            """,  # noqa: S608
+            after,
+        )
+    return [Leased(**row) for row in rows]
+
+
+async def _set_aside(conn: Connection) -> None:
+    await conn.execute(
+        f"""
+        UPDATE memory_layer.memories SET embedding_state = 'failed', leased_until = NULL
+         WHERE {_WAITING} AND attempts >= {MOST_ATTEMPTS}
+        """  # noqa: S608
+    )
+
+
+async def finish(pool: Pool, leased: Leased, model: str, chunks: Sequence[EmbeddedChunk]) -> bool:
+    """Store the vectors if the memory still holds the text they were made of; say whether."""
+    async with acting_as_worker(pool) as conn:
+        number = (await take_numbers(conn, {leased.user_id: 1}))[leased.user_id]
+        done = await conn.execute(
+            """
+            UPDATE memory_layer.memories
+               SET embedding_state = 'done', embedding_model = $4, leased_until = NULL,
+                   attempts = 0, change_seq = $5
+             WHERE user_id = $1 AND id = $2 AND content_hash = $3 AND deleted_at IS NULL
+            """,
+            leased.user_id,
+            leased.id,
+            leased.content_hash,
+            model,
+            number,
+        )
+        if done == "UPDATE 1":
+            await _replace_chunks(conn, leased, model, chunks)
+    return done == "UPDATE 1"
+
+
+async def _replace_chunks(
+    conn: Connection, leased: Leased, model: str, chunks: Sequence[EmbeddedChunk]
+) -> None:
+    await conn.execute(
+        "DELETE FROM memory_layer.chunks WHERE user_id = $1 AND memory_id = $2",
+        leased.user_id,
+        leased.id,
+    )
+    await conn.executemany(
+        """
+        INSERT INTO memory_layer.chunks
+               (user_id, memory_id, embedding_model, ordinal, role, start, stop, embedding)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8::real[])
+        """,
+        [
+            (leased.user_id, leased.id, model, n, chunk.role, chunk.start, chunk.stop, chunk.vector)
+            for n, chunk in enumerate(chunks)
+        ],
+    )
+
+
+async def give_back(pool: Pool, leased: Sequence[Leased], seconds: float) -> None:
+    """The embedder is away, which is not the texts' fault: let them wait, and forget the try."""
+    await _release(
+        pool,
+        leased,
+        f"leased_until = now() + interval '{float(seconds)} s', attempts = attempts - 1",
+    )
+
+
+async def set_aside(pool: Pool, leased: Leased) -> None:
+    """This very text cannot be embedded; keywords go on finding it."""
+    await _release(pool, [leased], "embedding_state = 'failed', leased_until = NULL")
+
+
+async def _release(pool: Pool, leased: Sequence[Leased], assignment: str) -> None:
+    async with acting_as_worker(pool) as conn:
+        await conn.execute(
+            f"""
+            UPDATE memory_layer.memories m SET {assignment}
+              FROM unnest($1::uuid[], $2::uuid[], $3::bytea[]) AS k (user_id, id, content_hash)
+             WHERE m.user_id = k.user_id AND m.id = k.id AND m.content_hash = k.content_hash
+               AND m.embedding_state = 'open'
+            """,  # noqa: S608 - both assignments stand above
+            [item.user_id for item in leased],
+            [item.id for item in leased],
+            [item.content_hash for item in leased],
+        )
+
+
+async def reopen_other_models(pool: Pool, model: str, limit: int = 500) -> int:
+    """Queue memories whose vectors another embedder made; return how many."""
+    async with acting_as_worker(pool) as conn:
+        done = await conn.execute(
+            """
+            UPDATE memory_layer.memories m SET embedding_state = 'open', attempts = 0
+              FROM (SELECT user_id, id FROM memory_layer.memories
+                     WHERE embedding_state = 'done' AND deleted_at IS NULL
+                       AND (embedding_model < $1 OR embedding_model > $1)
+                     LIMIT $2 FOR UPDATE SKIP LOCKED) old
+             WHERE m.user_id = old.user_id AND m.id = old.id
+            """,
+            model,
+            limit,
+        )
+    return int(done.removeprefix("UPDATE "))
+
+
+async def backlog(pool: Pool) -> Backlog:
+    async with acting_as_worker(pool) as conn:
+        row = await conn.fetchrow(
+            """
+            SELECT (SELECT count(*) FROM memory_layer.memories
+                     WHERE embedding_state = 'open' AND deleted_at IS NULL) AS waiting,
+                   (SELECT count(*) FROM memory_layer.memories
+                     WHERE embedding_state = 'failed' AND deleted_at IS NULL) AS failed
+            """
+        )
+    return Backlog(row["waiting"], row["failed"]) if row else Backlog(0, 0)
