@@ -7,6 +7,7 @@ from typing import TypedDict
 
 from fastapi import FastAPI
 from fastapi.middleware.gzip import GZipMiddleware
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
 from core.config import Settings
 from core.resources import Resources, open_resources
@@ -33,12 +34,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         description="Keeps a person's AI chats word for word and finds them again.",
         version="0.1.0",
         lifespan=lifespan,
-        max_body_size=MOST_BODY_BYTES,
     )
     answers.install(app)
     for module in ROUTERS:
         app.include_router(module.router)
     app.add_middleware(GZipMiddleware, minimum_size=1_000)
+    # Inside Edge, so that its refusal too is in our envelope.
+    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=MOST_BODY_BYTES)
     app.add_middleware(edge.Edge)
     return app
 

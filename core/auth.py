@@ -93,9 +93,7 @@ class TokenVerifier:
 
     def _remembered(self, digest: bytes) -> User | None:
         self._keys.refresh_soon()
-        if self._generation != self._keys.generation:
-            self._generation = self._keys.generation
-            self._verified.clear()
+        self._forget_tokens_of_old_keys()
         user, until = self._verified.get(digest, (None, 0.0))
         if user is None or self._clock() >= until:
             return None
@@ -103,10 +101,17 @@ class TokenVerifier:
         return user
 
     def _remember(self, digest: bytes, user: User, expires_at: float) -> None:
+        # Looking for the key may have brought in a new set.
+        self._forget_tokens_of_old_keys()
         self._verified[digest] = user, min(expires_at, self._clock() + CACHE_FOR)
         self._verified.move_to_end(digest)
         if len(self._verified) > CACHE_SIZE:
             self._verified.popitem(last=False)
+
+    def _forget_tokens_of_old_keys(self) -> None:
+        if self._generation != self._keys.generation:
+            self._generation = self._keys.generation
+            self._verified.clear()
 
     async def _claims(self, token: str) -> Claims:
         try:

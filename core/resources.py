@@ -50,9 +50,9 @@ async def open_resources(
     async with AsyncExitStack() as stack:
         embedder = make_embedder(settings)
         if settings.embedder == "local":
-            from core.minilm import prepare_model
+            from core.minilm import prepare_in_child
 
-            await asyncio.to_thread(prepare_model, settings.model_dir, report)
+            await asyncio.to_thread(prepare_in_child, settings.model_dir)
         url = await _database_url(settings, stack, report)
         for name in await migrate(url):
             report(f"Applied migration {name}")

@@ -1,5 +1,6 @@
 """Run the service from the command line: check the settings, serve, say what to open next."""
 
+import logging
 import socket
 import sys
 
@@ -20,6 +21,7 @@ def serve(app: str) -> int:
             print(f"{name}: {item['msg']}" if name else item["msg"], file=sys.stderr)
         return 2
     logs.configure(settings.log_level)
+    logging.getLogger("uvicorn.error").addFilter(_plain_start_errors)
     if _is_taken(settings.host, settings.port):
         print(f"Port {settings.port} is in use: choose another with PORT=…", file=sys.stderr)
         return 2
@@ -52,6 +54,15 @@ def _is_taken(host: str, port: int) -> bool:
         except OSError:
             return True
     return False
+
+
+def _plain_start_errors(record: logging.LogRecord) -> bool:
+    """Of a start that failed for a reason of the operator's, log the reason and no traceback."""
+    last = record.getMessage().strip().rpartition("\n")[2]
+    kind, _, reason = last.partition(": ")
+    if kind.startswith(("core.", "storage.")) or kind == "ConnectionRefusedError":
+        record.msg, record.args = f"Cannot start: {reason}", ()
+    return not record.getMessage().startswith("Application startup failed")
 
 
 class _Server(uvicorn.Server):

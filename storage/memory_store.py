@@ -35,6 +35,7 @@ class Row:
     prompt_capture: bytes | None = None
     response_capture: bytes | None = None
     content_hash: bytes = bytes(32)
+    partial_length: int = 0
     edited: bool = False
     created_at: datetime | None = None
     deleted_at: datetime | None = None
@@ -48,6 +49,7 @@ class Memory:
     id: UUID
     prompt: str | None
     response: str | None
+    prompt_missing: bool
     status: Status
     provider: str
     model: str | None
@@ -71,7 +73,7 @@ class Filters:
     before: datetime | None = None
 
 
-COLUMNS = """id, prompt, response, status, provider, model, conversation_id, conversation_title,
+COLUMNS = """id, prompt, response, prompt IS NULL AS prompt_missing, status, provider, model, conversation_id, conversation_title,
        url, source, metadata, edited, embedding_state, occurred_at, created_at, updated_at"""
 
 
@@ -100,7 +102,9 @@ async def rows_of(conn: Connection, keys: Sequence[Key]) -> dict[Key, Row]:
         """
         SELECT user_id, id, provider, occurred_at, status, model, conversation_id,
                conversation_title, url, source, metadata::text, prompt_capture, response_capture,
-               content_hash, edited, created_at, deleted_at, change_seq
+               content_hash, edited, created_at, deleted_at, change_seq,
+               CASE WHEN status = 'partial' THEN coalesce(length(response), 0) ELSE 0 END
+                   AS partial_length
           FROM memory_layer.memories
           JOIN unnest($1::uuid[], $2::uuid[]) AS k (user_id, id) USING (user_id, id)
         """,

@@ -1,0 +1,201 @@
+"""One real Postgres for the whole run, a cloned database for each test, real HTTP where it counts."""
+
+import asyncio
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import asyncpg
+import httpx
+import pytest
+from asgi_lifespan import LifespanManager
+
+from core.config import ROOT, Settings
+from core.minilm import prepare_model
+from main import create_app
+from storage.embedded_postgres import embedded_postgres
+from storage.migrate import migrate
+
+PASSWORD = "correct horse battery staple"
+
+
+@pytest.fixture(scope="session")
+async def cluster() -> AsyncIterator[str]:
+    """The address of a Postgres that holds one migrated database, `template`."""
+    with tempfile.TemporaryDirectory(prefix="ml-", ignore_cleanup_errors=True) as folder:
+        async with embedded_postgres(Path(folder) / "data", print) as url:
+            await execute(url, "CREATE DATABASE template")
+            await migrate(url_of(url, "template"))
+            yield url
+
+
+def url_of(cluster: str, name: str) -> str:
+    return cluster.replace("/memory_layer", f"/{name}", 1)
+
+
+async def execute(url: str, *statements: str) -> None:
+    conn = await asyncpg.connect(url)
+    try:
+        for statement in statements:
+            await conn.execute(statement)
+    finally:
+        await conn.close()
+
+
+@pytest.fixture
+async def database_url(cluster: str) -> AsyncIterator[str]:
+    name = f"test_{uuid4().hex[:10]}"
+    await execute(cluster, f"CREATE DATABASE {name} TEMPLATE template")
+    yield url_of(cluster, name)
+    await execute(cluster, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """The owner's view of the test's database, for looking and for breaking things."""
+    conn = await asyncpg.connect(database_url)
+    yield conn
+    await conn.close()
+
+
+@pytest.fixture(scope="session")
+def model_dir() -> Path:
+    prepare_model(ROOT / "models", print)
+    return ROOT / "models"
+
+
+@pytest.fixture
+def settings(database_url: str) -> Settings:
+    """Without an embedder: search is by words. Tests of meaning ask for the real one."""
+    return Settings(_env_file=None, database_url=database_url, embedder="none", port=8000)
+
+
+@asynccontextmanager
+async def app_client(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    """The app with its lifespan, called without a socket."""
+    async with LifespanManager(create_app(settings), startup_timeout=60) as manager:
+        transport = httpx.ASGITransport(manager.app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(
+            transport=transport, base_url="http://127.0.0.1:8000", timeout=60
+        ) as client:
+            yield client
+
+
+@pytest.fixture
+async def client(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    async with app_client(settings) as client:
+        yield client
+
+
+Headers = dict[str, str]
+
+
+async def sign_up(client: httpx.AsyncClient, name: str) -> Headers:
+    body = {"email": f"{name}-{uuid4().hex[:6]}@example.com", "password": PASSWORD}
+    answer = await client.post("/auth/v1/signup", json=body)
+    assert answer.status_code == 200, answer.text
+    return {"Authorization": f"Bearer {answer.json()['access_token']}"}
+
+
+@pytest.fixture
+async def alice(client: httpx.AsyncClient) -> Headers:
+    return await sign_up(client, "alice")
+
+
+@pytest.fixture
+async def bob(client: httpx.AsyncClient) -> Headers:
+    return await sign_up(client, "bob")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Server:
+    """The service as its own process, as `make run` starts it."""
+
+    def __init__(self, **settings: str) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._settings = {"LOG_LEVEL": "warning", "EMBEDDER": "none"} | settings
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the object
+        self.process: subprocess.Popen[bytes]
+
+    @property
+    def output(self) -> str:
+        self._log.seek(0)
+        return self._log.read().decode()
+
+    def start(self) -> None:
+        inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+        self.process = subprocess.Popen(
+            [sys.executable, "main.py"],
+            cwd=ROOT,
+            env=inherited | self._settings | {"PORT": str(self.port)},
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+        )
+
+    def wait_until_ready(self, seconds: float = 60) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            assert self.process.poll() is None, self.output
+            with contextlib.suppress(httpx.TransportError):
+                if httpx.get(self.url + "/readyz", timeout=2).status_code == 200:
+                    return
+            time.sleep(0.05)
+        raise AssertionError(f"not ready after {seconds} s:\n{self.output}")
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        self.process.terminate()
+        return self.process.wait(30)
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.stop()
+        self._log.close()
+
+
+@pytest.fixture
+def make_server(database_url: str) -> Iterator[Callable[..., Server]]:
+    """Start servers on the test's database, or on the settings that are given instead."""
+    servers: list[Server] = []
+
+    def make(**settings: str) -> Server:
+        server = Server(**({"DATABASE_URL": database_url} | settings))
+        servers.append(server)
+        server.start()
+        return server
+
+    yield make
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture
+async def live_server(make_server: Callable[..., Server]) -> str:
+    """The address of a server of its own process."""
+    server = make_server()
+    await asyncio.to_thread(server.wait_until_ready)
+    return server.url
+
+
+async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 60) -> None:
+    """Wait until `condition` holds, and fail when it never does."""
+    async with asyncio.timeout(seconds):
+        while not await condition():
+            await asyncio.sleep(0.02)

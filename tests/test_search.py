@@ -1,0 +1,278 @@
+"""A person finds a memory again by meaning and by words."""
+
+from collections import Counter
+from datetime import UTC, datetime
+from uuid import uuid4
+
+import pytest
+
+from core.snippets import snippet
+from storage.analyzer import terms
+from storage.change_feed import Change
+from storage.memory_store import Filters
+from storage.user_index import UserIndex
+from tests.conftest import app_client, sign_up, until
+
+LIBRARY = {
+    "python": (
+        "How do I sort a list of dicts by a key in Python code?",
+        "Use sorted(rows, key=lambda row: row['age']); it is stable.",
+    ),
+    "decorators": (
+        "Explain decorators in Python with a code example",
+        "A decorator is a function that wraps another one: def log(f): ...",
+    ),
+    "soup": ("A recipe for lentil soup", "Fry onions, add lentils and cumin, simmer for an hour."),
+    "lisbon": (
+        "Plan three days in Lisbon in May",
+        "Day one: Alfama and the castle. Day two: Belém and its pastries.",
+    ),
+    "knee": ("My knee hurts after running", "Rest it, cool it, and see a doctor if it swells."),
+}
+
+
+@pytest.fixture
+async def meaning(settings, model_dir):
+    """A client of a server with the real local model."""
+    chosen = settings.model_copy(update={"embedder": "local", "model_dir": model_dir})
+    async with app_client(chosen) as client:
+        yield client
+
+
+async def save(client, user, prompt, response=None, **more):
+    body = {"prompt": prompt, "provider": "chatgpt"} | more
+    saved = (await client.post("/save-prompt", json=body, headers=user)).json()["data"]
+    if response:
+        answer = {"memory_id": saved["memory_id"], "response": response}
+        assert (await client.post("/save-response", json=answer, headers=user)).status_code == 200
+    return saved["memory_id"]
+
+
+async def search(client, user, query, **more):
+    answer = await client.post("/search", json={"query": query} | more, headers=user)
+    assert answer.status_code == 200, answer.text
+    return answer.json()["data"]["hits"]
+
+
+async def save_library(client, user):
+    ids = {}
+    for name, (prompt, response) in LIBRARY.items():
+        ids[await save(client, user, prompt, response)] = name
+
+    async def embedded():
+        health = (await client.get("/health")).json()["data"]
+        return health["embedding"]["waiting"] == 0
+
+    await until(embedded)
+    return ids
+
+
+async def test_a_search_for_python_code_finds_the_python_memories(meaning):
+    user = await sign_up(meaning, "alice")
+    names = await save_library(meaning, user)
+
+    hits = await search(meaning, user, "Python code")
+
+    relevant = [names[hit["memory"]["id"]] for hit in hits if hit["relevant"]]
+    assert set(relevant) == {"python", "decorators"}
+    assert {names[hit["memory"]["id"]] for hit in hits[:2]} == {"python", "decorators"}
+
+
+@pytest.mark.parametrize(
+    ("question", "name"),
+    [
+        ("What should I cook tonight?", "soup"),
+        ("travel to Portugal", "lisbon"),
+        ("pain in the leg from jogging", "knee"),
+    ],
+)
+async def test_other_words_for_the_same_are_found(meaning, question, name):
+    user = await sign_up(meaning, "alice")
+    names = await save_library(meaning, user)
+
+    hits = await search(meaning, user, question)
+
+    assert names[hits[0]["memory"]["id"]] == name
+    assert hits[0]["why"]["dense"] > 0.2
+
+
+@pytest.mark.parametrize(
+    "question",
+    ["How tall is Mount Kilimanjaro?", "quarterly tax return deadline", "lyrics of a lullaby"],
+)
+async def test_nothing_is_relevant_to_a_question_about_nothing_stored(meaning, question):
+    user = await sign_up(meaning, "alice")
+    await save_library(meaning, user)
+
+    assert [hit for hit in await search(meaning, user, question) if hit["relevant"]] == []
+
+
+async def test_a_memory_is_found_by_words_right_after_its_save(client, alice):
+    for n in range(20):
+        memory_id = await save(client, alice, f"note number{n} about zebras")
+
+        hits = await search(client, alice, f"number{n}")
+
+        assert hits[0]["memory"]["id"] == memory_id
+        assert [hit["relevant"] for hit in hits[:2]] in ([True], [True, False])
+
+
+async def test_an_edit_and_a_delete_show_at_once(client, alice):
+    memory_id = await save(client, alice, "I live in Berlin", "Nice.")
+    assert await search(client, alice, "Berlin")
+
+    await client.patch(f"/memories/{memory_id}", json={"prompt": "I live in Porto"}, headers=alice)
+    assert await search(client, alice, "Berlin") == []
+    assert len(await search(client, alice, "Porto")) == 1
+
+    await client.delete(f"/memories/{memory_id}", headers=alice)
+    assert await search(client, alice, "Porto") == []
+
+
+async def test_the_snippet_marks_what_matched(client, alice):
+    long = "filler words " * 200
+    await save(client, alice, "short", f"{long} the Zanzibar ferry leaves at noon {long}")
+
+    [hit] = await search(client, alice, "ferry to zanzibar")
+
+    assert hit["matched"] == "response"
+    marked = [part["text"] for part in hit["snippet"] if part["match"]]
+    assert marked == ["Zanzibar", "ferry"]
+    whole = "".join(part["text"] for part in hit["snippet"])
+    assert whole in hit["memory"]["response"]
+    assert len(whole) <= 240
+
+
+async def test_filters_narrow_a_search(client, alice):
+    kinds = {"provider": "claude", "conversation_id": "c", "occurred_at": "2024-06-01T00:00:00Z"}
+    await save(client, alice, "giraffe one", **kinds)
+    await save(client, alice, "giraffe two", occurred_at="2025-06-01T00:00:00Z")
+
+    async def found(**filters):
+        hits = await search(client, alice, "giraffe", **filters)
+        return sorted(hit["memory"]["prompt"].removeprefix("giraffe ") for hit in hits)
+
+    assert await found() == ["one", "two"]
+    assert await found(provider="Claude") == ["one"]
+    assert await found(conversation_id="c") == ["one"]
+    assert await found(after="2025-01-01T00:00:00Z") == ["two"]
+    assert await found(before="2025-01-01T00:00:00Z") == ["one"]
+    assert await found(provider="claude", after="2025-01-01T00:00:00Z") == []
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        pytest.param("", id="empty"),
+        pytest.param("  \n", id="spaces"),
+        pytest.param("?!… — 🦜", id="no words"),
+    ],
+)
+async def test_a_query_of_nothing_finds_nothing(client, alice, query):
+    await save(client, alice, "a memory")
+
+    assert await search(client, alice, query) == []
+
+
+async def test_unusual_queries_are_answered(meaning):
+    user = await sign_up(meaning, "alice")
+    assert await search(meaning, user, "anything") == []
+    await save_library(meaning, user)
+
+    assert len(await search(meaning, user, "lentil soup " * 830)) == 5
+    assert len(await search(meaning, user, "what is it that you are")) == 5
+
+
+async def test_search_goes_on_by_words_when_the_embedder_is_away(settings):
+    away = {"embedder": "openai:text-embedding-3-small", "openai_base_url": "http://127.0.0.1:9/v1"}
+    async with app_client(settings.model_copy(update=away)) as client:
+        user = await sign_up(client, "alice")
+        await save(client, user, "the walrus")
+
+        answer = await client.post("/search", json={"query": "walrus"}, headers=user)
+
+        data = answer.json()["data"]
+        assert data["semantic"] is False
+        assert [hit["memory"]["prompt"] for hit in data["hits"]] == ["the walrus"]
+
+
+def change(memory_id, seq, text, *, deleted=False):
+    prompt = None if deleted else text
+    now = datetime(2025, 1, 1, tzinfo=UTC)
+    halves = (text.encode() * 32)[:32]
+    return Change(memory_id, seq, deleted, prompt, None, "chatgpt", None, now, halves)
+
+
+def found_in(index, word):
+    evidence = index.evidence(Counter(terms(word)), None, Filters())
+    return [
+        index.ids[slot]
+        for slot in range(len(index.ids))
+        if evidence.allowed[slot] and evidence.keywords["prompt"][slot] > 0
+    ]
+
+
+def test_a_slow_reading_never_brings_a_deleted_memory_back():
+    index, memory_id = UserIndex(0), uuid4()
+
+    index.apply([change(memory_id, 7, "", deleted=True)], [])
+    index.apply([change(memory_id, 3, "ghost")], [])
+
+    assert found_in(index, "ghost") == []
+    assert index.change_seq == 7
+
+
+def test_a_slow_reading_never_undoes_an_edit():
+    index, memory_id = UserIndex(0), uuid4()
+
+    index.apply([change(memory_id, 5, "newer")], [])
+    index.apply([change(memory_id, 4, "older")], [])
+
+    assert (found_in(index, "newer"), found_in(index, "older")) == ([memory_id], [])
+
+
+async def test_a_cache_from_before_a_purge_or_a_restore_starts_anew(client, alice, database):
+    gone = await save(client, alice, "purged walrus")
+    await save(client, alice, "kept walrus")
+    assert len(await search(client, alice, "walrus")) == 2
+
+    # As a purge would: the row and its tombstone vanish, and user_state says up to where.
+    await database.execute("DELETE FROM memory_layer.memories WHERE id = $1", gone)
+    assert len(await search(client, alice, "walrus")) == 1
+    await save(client, alice, "walrus three")
+    await database.execute("UPDATE memory_layer.user_state SET purged_through = change_seq + 5")
+    await database.execute("UPDATE memory_layer.user_state SET change_seq = change_seq + 9")
+    prompts = [hit["memory"]["prompt"] for hit in await search(client, alice, "walrus")]
+    assert sorted(prompts) == ["kept walrus", "walrus three"]
+
+    # As a restore of an older backup would: numbers begin again in another epoch.
+    await database.execute("DELETE FROM memory_layer.memories")
+    await database.execute(
+        "UPDATE memory_layer.user_state SET change_seq = 0, purged_through = 0,"
+        " epoch = gen_random_uuid()"
+    )
+    await save(client, alice, "after the restore")
+    assert await search(client, alice, "walrus") == []
+    assert len(await search(client, alice, "restore")) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "query"),
+    [
+        pytest.param("Die Häuser stehen am Fluß", "haus häuser fluss", id="German"),
+        pytest.param("¿Dónde está la estación?", "estacion", id="Spanish"),
+        pytest.param("Я купил новые книги", "книга", id="Russian"),
+        pytest.param("我昨天去了北京动物园", "动物园", id="Chinese"),
+        pytest.param("東京タワーに行きました", "東京", id="Japanese"),
+        pytest.param("قرأت الكتاب أمس", "كتاب", id="Arabic"),
+        pytest.param("call getUserName() in user_profile.py", "user name profile", id="code"),
+    ],
+)
+def test_words_of_many_languages_meet(text, query):
+    assert set(terms(query)) & set(terms(text))
+
+
+def test_a_snippet_of_a_short_text_is_all_of_it():
+    parts = snippet("Sorting lists", {"sort"}, None)
+
+    assert [(part.text, part.match) for part in parts] == [("Sorting", True), (" lists", False)]
