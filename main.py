@@ -7,12 +7,10 @@ from typing import TypedDict
 
 from fastapi import FastAPI
 from fastapi.middleware.gzip import GZipMiddleware
-from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
 from core.config import Settings
 from core.resources import Resources, open_resources
 from routers import answers, conversations, edge, health, local_auth, memories, saving, search
-from routers.inputs import MOST_BODY_BYTES
 
 ROUTERS = (saving, search, memories, conversations, health, local_auth)
 
@@ -39,8 +37,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for module in ROUTERS:
         app.include_router(module.router)
     app.add_middleware(GZipMiddleware, minimum_size=1_000)
-    # Inside Edge, so that its refusal too is in our envelope.
-    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=MOST_BODY_BYTES)
     app.add_middleware(edge.Edge)
     return app
 

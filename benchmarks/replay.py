@@ -165,14 +165,21 @@ def print_table(name, memories, saving, waiting, draining, timed, scores) -> Non
     print(f"| {name} | |\n| --- | --- |")
     print(f"| memories, questions | {memories}, {len(scores)} |")
     print(f"| saves/s | {len(timed.saves) / saving:.0f} |")
-    print(f"| save p50 / p95 ms | {percentile(timed.saves, 50):.1f} / "
-          f"{percentile(timed.saves, 95):.1f} |")
-    print(f"| backlog after saving, drained at memories/s | {waiting}, "
-          f"{waiting / max(draining, 0.001):.1f} |")
-    print(f"| search p50 / p95 ms | {percentile(timed.searches, 50):.1f} / "
-          f"{percentile(timed.searches, 95):.1f} |")
-    print(f"| **R@5 / R@10 / MRR** | **{mean('R@5'):.3f} / {mean('R@10'):.3f} / "
-          f"{mean('MRR'):.3f}** |")
+    print(
+        f"| save p50 / p95 ms | {percentile(timed.saves, 50):.1f} / "
+        f"{percentile(timed.saves, 95):.1f} |"
+    )
+    print(
+        f"| backlog after saving, drained at memories/s | {waiting}, "
+        f"{waiting / max(draining, 0.001):.1f} |"
+    )
+    print(
+        f"| search p50 / p95 ms | {percentile(timed.searches, 50):.1f} / "
+        f"{percentile(timed.searches, 95):.1f} |"
+    )
+    print(
+        f"| **R@5 / R@10 / MRR** | **{mean('R@5'):.3f} / {mean('R@10'):.3f} / {mean('MRR'):.3f}** |"
+    )
     for ability in sorted({a for a, _ in scores}):
         print(f"| {ability} R@10 | {mean('R@10', ability):.3f} |")
 

@@ -40,9 +40,9 @@ def text_hash(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()
 
 
-def content_hash(standing: bytes, side: str, text: str) -> bytes:
-    """16 bytes for each side's text, so that a change of one shows which."""
-    half = text_hash(text)[:16]
+def content_hash(standing: bytes, side: str, hashed: bytes) -> bytes:
+    """Put the hash of a side's text in: 16 bytes for each, so that a change shows which."""
+    half = hashed[:16]
     return half + standing[16:] if side == "prompt" else standing[:16] + half
 
 
@@ -53,11 +53,10 @@ def merge(row: Row | None, capture: Capture) -> Row | None:
     hash: its text is never stored again.
     """
     captured = text_hash(capture.text)
-    before = None
-    if row is not None:
-        before = row.prompt_capture if capture.side == "prompt" else row.response_capture
     if row is None:
-        return _with_text(_new_row(capture), capture, captured)
+        return _with_text(_with_facts(_new_row(capture), capture), capture, captured)
+    row = replace(row)
+    before = row.prompt_capture if capture.side == "prompt" else row.response_capture
     if before is None:
         return _with_text(_with_facts(row, capture), capture, captured)
     if before == captured:
@@ -67,31 +66,33 @@ def merge(row: Row | None, capture: Capture) -> Row | None:
 
 def _new_row(capture: Capture) -> Row:
     now = datetime.now(UTC)
-    row = Row(
+    return Row(
         user_id=capture.user_id,
         id=capture.id,
         provider=UNKNOWN_PROVIDER,
         occurred_at=capture.occurred_at or now,
         created_at=now,
     )
-    return _with_facts(row, capture)
 
 
 def _with_facts(row: Row, capture: Capture) -> Row:
     """Add what the capture knows beside the text; the answer's word counts over the prompt's."""
     if row.deleted_at is not None:
-        return replace(row)
-    merged = replace(row)
+        return row
     known = None if row.provider == UNKNOWN_PROVIDER else row.provider
-    merged.provider = _first(capture, known, capture.provider) or UNKNOWN_PROVIDER
-    for name in ("model", "conversation_id", "conversation_title", "url", "source"):
-        setattr(merged, name, _first(capture, getattr(row, name), getattr(capture, name)))
+    row.provider = _first(capture, known, capture.provider) or UNKNOWN_PROVIDER
+    row.model = _first(capture, row.model, capture.model)
+    row.conversation_id = _first(capture, row.conversation_id, capture.conversation_id)
+    row.conversation_title = _first(capture, row.conversation_title, capture.conversation_title)
+    row.url = _first(capture, row.url, capture.url)
+    row.source = _first(capture, row.source, capture.source)
     if capture.side == "prompt":
-        merged.occurred_at = capture.occurred_at or row.occurred_at
-        merged.metadata = json.dumps(capture.metadata | json.loads(row.metadata))
-    else:
-        merged.metadata = json.dumps(json.loads(row.metadata) | capture.metadata)
-    return merged
+        row.occurred_at = capture.occurred_at or row.occurred_at
+    if capture.metadata:
+        known_metadata, told = json.loads(row.metadata), capture.metadata
+        both = told | known_metadata if capture.side == "prompt" else known_metadata | told
+        row.metadata = json.dumps(both)
+    return row
 
 
 def _first(capture: Capture, known: str | None, told: str | None) -> str | None:
@@ -106,7 +107,7 @@ def _with_text(row: Row, capture: Capture, captured: bytes) -> Row:
         row.partial_length = len(capture.text) if capture.status == "partial" else 0
     if row.deleted_at is None:
         setattr(row, capture.side, capture.text)
-        row.content_hash = content_hash(row.content_hash, capture.side, capture.text)
+        row.content_hash = content_hash(row.content_hash, capture.side, captured)
     return row
 
 

@@ -59,4 +59,3 @@ class Unavailable(AppError):
 
 class TooSlow(AppError):
     status, code, message = 408, "TOO_SLOW", "The request's body did not arrive in time."
-

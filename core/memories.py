@@ -4,7 +4,7 @@ import json
 from typing import Any
 from uuid import UUID
 
-from core.capture import content_hash
+from core.capture import content_hash, text_hash
 from core.errors import Forbidden, NotFound
 from storage import memory_store
 from storage.database import Connection, Pool, acting_as
@@ -30,7 +30,7 @@ async def edit(pool: Pool, user_id: UUID, memory_id: UUID, changes: dict[str, An
             columns["metadata"] = json.dumps(columns["metadata"])
         hashed = row.content_hash
         for side in {"prompt", "response"} & columns.keys():
-            hashed = content_hash(hashed, side, columns[side])
+            hashed = content_hash(hashed, side, text_hash(columns[side]))
         if hashed != row.content_hash:
             columns |= {"content_hash": hashed, "edited": True}
         edited = await memory_store.edit(conn, user_id, memory_id, columns, numbers[user_id])

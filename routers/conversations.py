@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from core.errors import InvalidInput, NotFound, Unauthorized, Unavailable
 from routers.answers import Answer, failures
-from routers.deps import AppResources, CurrentUser
+from routers.deps import Caller
 from routers.inputs import Provider, ShortText, cursor_of, memory_cursor, parts_of
 from routers.memories import Limit, Page, make_page
 from storage import conversations, memory_store
@@ -29,8 +29,7 @@ class Conversations(BaseModel):
 
 @router.get("")
 async def list_conversations(
-    resources: AppResources,
-    user: CurrentUser,
+    caller: Caller,
     limit: Limit = 20,
     cursor: str | None = None,
     provider: Annotated[Provider | None, Query()] = None,
@@ -40,8 +39,8 @@ async def list_conversations(
     if cursor is not None:
         at, (last_provider, last_id) = parts_of(cursor, 3)
         start = (at, last_provider, last_id)
-    async with acting_as(resources.db, user.id) as conn:
-        found = await conversations.page(conn, user.id, provider, start, limit + 1)
+    async with acting_as(caller.resources.db, caller.user.id) as conn:
+        found = await conversations.page(conn, caller.user.id, provider, start, limit + 1)
     shown = found[:limit]
     more = len(found) > limit
     last = cursor_of(shown[-1].last_at, shown[-1].provider, shown[-1].id) if more else None
@@ -51,8 +50,7 @@ async def list_conversations(
 @router.get("/{conversation_id}", responses=failures(NotFound))
 async def read_conversation(
     conversation_id: Annotated[ShortText, Path()],
-    resources: AppResources,
-    user: CurrentUser,
+    caller: Caller,
     limit: Limit = 50,
     cursor: str | None = None,
     provider: Annotated[Provider | None, Query()] = None,
@@ -60,8 +58,10 @@ async def read_conversation(
     """Read a conversation's memories, oldest first."""
     filters = Filters(provider=provider, conversation_id=conversation_id)
     start = memory_cursor(cursor)
-    async with acting_as(resources.db, user.id) as conn:
-        found = await memory_store.page(conn, user.id, filters, start, limit + 1, oldest_first=True)
+    async with acting_as(caller.resources.db, caller.user.id) as conn:
+        found = await memory_store.page(
+            conn, caller.user.id, filters, start, limit + 1, oldest_first=True
+        )
     if not found and start is None:
         raise NotFound("There is no such conversation.")
     return Answer(data=make_page(found, limit))

@@ -3,10 +3,10 @@
 import asyncio
 import time
 from collections import deque
+from functools import lru_cache
 from ipaddress import ip_address
 
 import structlog
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -18,7 +18,7 @@ from routers.inputs import MOST_BODY_BYTES
 
 log = structlog.get_logger("request")
 
-# A body of a megabyte over a slow line takes a few seconds; one that never ends holds memory.
+# A body of a megabyte over a slow line takes a few seconds.
 BODY_SECONDS = 30.0
 API_VERSION = "x-supabase-api-version"
 
@@ -66,10 +66,10 @@ class Edge:
             await send(message)
 
         try:
-            if refusal := self._refusal(Headers(scope=scope)):
+            if refusal := self._refusal(dict(scope["headers"])):
                 await failure_response(refusal)(scope, receive, note_status)
             else:
-                await self.app(scope, _patient(receive), note_status)
+                await self.app(scope, _bounded(receive), note_status)
         finally:
             took = round((time.perf_counter() - start) * 1000, 2)
             self.timings.add(took)
@@ -80,25 +80,34 @@ class Edge:
         at_home = not settings.uses_supabase_auth
         names = (*settings.allowed_hosts, "localhost") if at_home else settings.allowed_hosts
         self._hosts = frozenset(name.lower() for name in names)
-        self.app = CORSMiddleware(
-            self.app,
-            allow_origins=settings.cors_origins,
-            allow_methods=("GET", "POST", "PUT", "PATCH", "DELETE"),
-            allow_headers=("authorization", "content-type", "apikey", "x-client-info", API_VERSION),
-            expose_headers=("retry-after", "x-sb-error-code", API_VERSION),
-            max_age=600,
-        )
+        if settings.cors_origins:
+            self.app = CORSMiddleware(
+                self.app,
+                allow_origins=settings.cors_origins,
+                allow_methods=("GET", "POST", "PUT", "PATCH", "DELETE"),
+                allow_headers=(
+                    "authorization",
+                    "content-type",
+                    "apikey",
+                    "x-client-info",
+                    API_VERSION,
+                ),
+                expose_headers=("retry-after", "x-sb-error-code", API_VERSION),
+                max_age=600,
+            )
 
-    def _refusal(self, headers: Headers) -> AppError | None:
-        if self._hosts and not _answers_to(headers.get("host", ""), self._hosts):
+    def _refusal(self, headers: dict[bytes, bytes]) -> AppError | None:
+        if self._hosts and not _answers_to(
+            headers.get(b"host", b"").decode("latin-1"), self._hosts
+        ):
             return WrongHost()
-        if headers.get("content-encoding", "identity") != "identity":
+        if headers.get(b"content-encoding", b"identity") != b"identity":
             return UnsupportedEncoding()
-        length = headers.get("content-length", "")
-        # Starlette would refuse it too, but not in our envelope.
+        length = headers.get(b"content-length", b"")
         return TooLarge() if length.isdigit() and int(length) > MOST_BODY_BYTES else None
 
 
+@lru_cache(maxsize=1_000)
 def _answers_to(host: str, names: frozenset[str]) -> bool:
     """Any address will do: a web page that rebinds DNS to this server comes with a name."""
     name = _name_of(host)
@@ -115,13 +124,14 @@ def _name_of(host: str) -> str:
     return (name if colon and port.isdigit() else host).lower()
 
 
-def _patient(receive: Receive) -> Receive:
-    """Give the body BODY_SECONDS to arrive; after that a request waits without limit."""
+def _bounded(receive: Receive) -> Receive:
+    """Take MOST_BODY_BYTES within BODY_SECONDS; a body without end holds memory without end."""
     deadline = asyncio.get_running_loop().time() + BODY_SECONDS
     complete = False
+    size = 0
 
-    async def receive_in_time() -> Message:
-        nonlocal complete
+    async def receive_within_bounds() -> Message:
+        nonlocal complete, size
         if complete:
             return await receive()
         try:
@@ -129,7 +139,10 @@ def _patient(receive: Receive) -> Receive:
                 message = await receive()
         except TimeoutError:
             raise HTTPException(408) from None
+        size += len(message.get("body", b""))
+        if size > MOST_BODY_BYTES:
+            raise HTTPException(413)
         complete = not message.get("more_body", False)
         return message
 
-    return receive_in_time
+    return receive_within_bounds

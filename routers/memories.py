@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 from core import memories
 from core.errors import Forbidden, InvalidInput, NotFound, TooLarge, Unauthorized, Unavailable
 from routers.answers import Answer, failures
-from routers.deps import AppResources, CurrentUser
+from routers.deps import Caller
 from routers.inputs import (
     LongText,
     Metadata,
@@ -66,8 +66,7 @@ def make_page(found: list[Memory], limit: int) -> Page:
 
 @router.get("")
 async def list_memories(
-    resources: AppResources,
-    user: CurrentUser,
+    caller: Caller,
     limit: Limit = 20,
     cursor: str | None = None,
     provider: Annotated[Provider | None, Query()] = None,
@@ -78,34 +77,28 @@ async def list_memories(
     """List memories, newest first; `next_cursor` leads on while there are more."""
     filters = make_filters(provider, conversation_id, after, before)
     start = memory_cursor(cursor)
-    async with acting_as(resources.db, user.id) as conn:
-        found = await memory_store.page(conn, user.id, filters, start, limit + 1)
+    async with acting_as(caller.resources.db, caller.user.id) as conn:
+        found = await memory_store.page(conn, caller.user.id, filters, start, limit + 1)
     return Answer(data=make_page(found, limit))
 
 
 @router.get("/{memory_id}", responses=failures(Forbidden, NotFound))
-async def read_memory(
-    memory_id: UUID, resources: AppResources, user: CurrentUser
-) -> Answer[Memory]:
-    return Answer(data=await memories.read(resources.db, user.id, memory_id))
+async def read_memory(memory_id: UUID, caller: Caller) -> Answer[Memory]:
+    return Answer(data=await memories.read(caller.resources.db, caller.user.id, memory_id))
 
 
 @router.patch("/{memory_id}", responses=failures(Forbidden, NotFound, TooLarge))
-async def edit_memory(
-    memory_id: UUID, changes: Changes, resources: AppResources, user: CurrentUser
-) -> Answer[Memory]:
+async def edit_memory(memory_id: UUID, changes: Changes, caller: Caller) -> Answer[Memory]:
     """Correct a memory. Search follows at once by words and soon by meaning."""
     columns = changes.model_dump(exclude_none=True)
-    edited = await memories.edit(resources.db, user.id, memory_id, columns)
-    if resources.worker:
-        resources.worker.wake()
+    edited = await memories.edit(caller.resources.db, caller.user.id, memory_id, columns)
+    if caller.resources.worker:
+        caller.resources.worker.wake()
     return Answer(data=edited)
 
 
 @router.delete("/{memory_id}", responses=failures(Forbidden, NotFound))
-async def delete_memory(
-    memory_id: UUID, resources: AppResources, user: CurrentUser
-) -> Answer[None]:
+async def delete_memory(memory_id: UUID, caller: Caller) -> Answer[None]:
     """Delete a memory; its text is gone at once, and no retry brings it back."""
-    await memories.delete(resources.db, user.id, memory_id)
+    await memories.delete(caller.resources.db, caller.user.id, memory_id)
     return Answer(data=None)

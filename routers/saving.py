@@ -1,7 +1,7 @@
 """POST /save-prompt and /save-response: what the extension sends as it happens."""
 
 from datetime import datetime
-from typing import Literal
+from typing import Any, ClassVar, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Response
@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from core.capture import Capture
 from core.errors import Conflict, InvalidInput, TooLarge, Unauthorized, Unavailable
 from routers.answers import Answer, failures
-from routers.deps import AppResources, CurrentUser
+from routers.deps import Caller
 from routers.inputs import LongText, Metadata, Prompt, Provider, ShortText, Time, Url
 from storage.ids import uuid7
 
@@ -23,6 +23,8 @@ router = APIRouter(
 class Facts(BaseModel):
     """What may be known beside the text; fields that we do not know are ignored."""
 
+    _texts: ClassVar = frozenset({"id", "prompt", "memory_id", "response"})
+
     model: ShortText | None = None
     conversation_id: ShortText | None = None
     conversation_title: ShortText | None = None
@@ -30,6 +32,9 @@ class Facts(BaseModel):
     source: ShortText | None = None
     occurred_at: Time | None = None
     metadata: Metadata = Field(default_factory=dict)
+
+    def facts(self) -> dict[str, Any]:
+        return {name: value for name, value in self if name not in self._texts}
 
 
 class NewPrompt(Facts):
@@ -51,24 +56,17 @@ class SavedMemory(BaseModel):
 
 
 @router.post("/save-prompt", status_code=201, responses={200: {"model": Answer[SavedMemory]}})
-async def save_prompt(
-    body: NewPrompt, resources: AppResources, user: CurrentUser, response: Response
-) -> Answer[SavedMemory]:
+async def save_prompt(body: NewPrompt, caller: Caller, response: Response) -> Answer[SavedMemory]:
     """Save a prompt the moment it was sent. 201 when it is new, 200 when it was here already."""
-    facts = body.model_dump(exclude={"id", "prompt"})
-    capture = Capture(user.id, body.id or uuid7(), "prompt", body.prompt, **facts)
-    saved = await resources.saves.save(capture)
+    capture = Capture(caller.user.id, body.id or uuid7(), "prompt", body.prompt, **body.facts())
+    saved = await caller.resources.saves.save(capture)
     response.status_code = 201 if saved.created else 200
     return Answer(data=SavedMemory(memory_id=saved.memory_id, created_at=saved.created_at))
 
 
 @router.post("/save-response")
-async def save_response(
-    body: NewResponse, resources: AppResources, user: CurrentUser
-) -> Answer[SavedMemory]:
+async def save_response(body: NewResponse, caller: Caller) -> Answer[SavedMemory]:
     """Save the answer to a prompt: `complete`, or `partial` when it was stopped."""
-    facts = body.model_dump(exclude={"memory_id", "response"})
-    saved = await resources.saves.save(
-        Capture(user.id, body.memory_id, "response", body.response, **facts)
-    )
+    capture = Capture(caller.user.id, body.memory_id, "response", body.response, **body.facts())
+    saved = await caller.resources.saves.save(capture)
     return Answer(data=SavedMemory(memory_id=saved.memory_id, created_at=saved.created_at))

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 from core.errors import InvalidInput, Unauthorized, Unavailable
 from core.retrieval import Recall
 from routers.answers import Answer, failures
-from routers.deps import AppResources, CurrentUser
+from routers.deps import Caller
 from routers.inputs import Provider, ShortText, Time, make_filters, storable
 
 router = APIRouter(tags=["search"], responses=failures(InvalidInput, Unauthorized, Unavailable))
@@ -26,11 +26,15 @@ class Search(BaseModel):
 
 
 @router.post("/search")
-async def search(body: Search, resources: AppResources, user: CurrentUser) -> Answer[Recall]:
+async def search(body: Search, caller: Caller) -> Answer[Recall]:
     """Find memories by meaning and by words, the best first.
 
     `relevant` says whether a hit is near enough to the query to be an answer. `semantic` is false
     while the embedder cannot be asked, and words alone counted.
     """
     filters = make_filters(body.provider, body.conversation_id, body.after, body.before)
-    return Answer(data=await resources.retrieval.recall(user.id, body.query, body.limit, filters))
+    return Answer(
+        data=await caller.resources.retrieval.recall(
+            caller.user.id, body.query, body.limit, filters
+        )
+    )

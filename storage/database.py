@@ -95,7 +95,8 @@ def acting_as(
 ) -> AbstractAsyncContextManager[Connection]:
     """Open a transaction that can see and write only rows of `user_ids`, and commit it."""
     ids = [user_ids] if isinstance(user_ids, UUID) else user_ids
-    listed = ",".join(str(UUID(str(user_id))) for user_id in ids)
+    # `hex` is of UUIDs alone: a text could not come into the statement.
+    listed = ",".join(user_id.hex for user_id in ids)
     setting = f"SET LOCAL memory_layer.user_ids = '{{{listed}}}'"
     return transaction(pool, "memory_layer_app", setting)
 

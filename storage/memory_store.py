@@ -73,8 +73,9 @@ class Filters:
     before: datetime | None = None
 
 
-COLUMNS = """id, prompt, response, prompt IS NULL AS prompt_missing, status, provider, model, conversation_id, conversation_title,
-       url, source, metadata, edited, embedding_state, occurred_at, created_at, updated_at"""
+COLUMNS = """id, prompt, response, prompt IS NULL AS prompt_missing, status, provider, model,
+       conversation_id, conversation_title, url, source, metadata, edited, embedding_state,
+       occurred_at, created_at, updated_at"""
 
 
 async def take_numbers(conn: Connection, wanted: Mapping[UUID, int]) -> dict[UUID, int]:

@@ -1,4 +1,4 @@
-"""One real Postgres for the whole run, a cloned database for each test, real HTTP where it counts."""
+"""One real Postgres for the whole run, a cloned database for each test, real servers."""
 
 import asyncio
 import contextlib
@@ -197,5 +197,5 @@ async def live_server(make_server: Callable[..., Server]) -> str:
 async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 60) -> None:
     """Wait until `condition` holds, and fail when it never does."""
     async with asyncio.timeout(seconds):
-        while not await condition():
+        while not await condition():  # noqa: ASYNC110 - other processes set no event of ours
             await asyncio.sleep(0.02)

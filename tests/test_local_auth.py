@@ -1,12 +1,8 @@
 """Sign-in without an identity provider: who gets in, for how long, and what goes wrong how."""
 
 import asyncio
-import contextlib
 import json
-import tempfile
 from datetime import timedelta
-from pathlib import Path
-from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -24,6 +20,7 @@ from core.signing_keys import load_or_create_keys, thumbprint
 from storage import accounts
 from storage.database import acting_as, acting_as_worker, open_pool
 from tests.conftest import PASSWORD, app_client
+from tests.gate import open_gate
 
 NEWER = {"x-supabase-api-version": "2024-01-01"}
 ADA = "ada@example.com"
@@ -606,48 +603,10 @@ async def test_with_supabase_nobody_signs_in_here(database_url):
             assert said(answer) == (404, "not_found")
 
 
-class Gate:
-    """A way to the database that can be closed, as when the machine it runs on is gone."""
-
-    def __init__(self, database_url, folder):
-        parts = urlsplit(database_url)
-        self._real = parts.query.removeprefix("host=").partition("&")[0].replace("%2F", "/")
-        self._folder = folder
-        self._writers = []
-        self._server = None
-        self.url = f"postgresql://postgres@{parts.path}?host={folder}&port=5432"
-
-    async def open(self):
-        path = f"{self._folder}/.s.PGSQL.5432"
-        self._server = await asyncio.start_unix_server(self._serve, path)
-
-    def close(self):
-        self._server.close()
-        Path(f"{self._folder}/.s.PGSQL.5432").unlink(missing_ok=True)
-        for writer in self._writers:
-            writer.transport.abort()
-        self._writers.clear()
-
-    async def _serve(self, reader, writer):
-        far_reader, far_writer = await asyncio.open_unix_connection(f"{self._real}/.s.PGSQL.5432")
-        self._writers += [writer, far_writer]
-        await asyncio.gather(self._copy(reader, far_writer), self._copy(far_reader, writer))
-
-    async def _copy(self, reader, writer):
-        with contextlib.suppress(ConnectionError):
-            while part := await reader.read(65_536):
-                writer.write(part)
-                await writer.drain()
-        writer.close()
-
-
 @pytest.fixture
 async def gate(database_url):
-    with tempfile.TemporaryDirectory(prefix="gate-") as folder:
-        gate = Gate(database_url, folder)
-        await gate.open()
+    async with open_gate(database_url) as gate:
         yield gate
-        gate.close()
 
 
 @pytest.fixture

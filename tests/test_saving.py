@@ -9,7 +9,9 @@ PROVIDER = {"provider": "chatgpt"}
 
 
 async def save_prompt(client, user, prompt="How do I sort a list?", **more):
-    return await client.post("/save-prompt", json=PROVIDER | {"prompt": prompt} | more, headers=user)
+    return await client.post(
+        "/save-prompt", json=PROVIDER | {"prompt": prompt} | more, headers=user
+    )
 
 
 async def save_response(client, user, memory_id, response="With sorted().", **more):
@@ -139,7 +141,11 @@ async def test_order_of_arrival_makes_no_difference(client, alice):
 async def test_a_partial_answer_grows_and_is_completed(client, alice):
     memory_id = (await save_prompt(client, alice)).json()["data"]["memory_id"]
 
-    for text, status in (("With", "partial"), ("With sor", "partial"), ("With sorted().", "complete")):
+    for text, status in (
+        ("With", "partial"),
+        ("With sor", "partial"),
+        ("With sorted().", "complete"),
+    ):
         answer = await save_response(client, alice, memory_id, text, status=status)
         assert answer.status_code == 200
         assert (await read(client, alice, memory_id))["status"] == status
