@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AliasChoices, Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,7 +26,6 @@ class Settings(BaseSettings):
         env_file=ROOT / ".env", extra="ignore", frozen=True, populate_by_name=True
     )
 
-    environment: str = "home"
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=1, le=65535)
     data_dir: Path = Field(default_factory=_default_data_dir)
@@ -41,12 +40,6 @@ class Settings(BaseSettings):
     supabase_url: str | None = None
     supabase_jwks_url: str | None = None
     supabase_jwt_secret: SecretStr | None = None
-    supabase_publishable_key: SecretStr | None = Field(
-        None,
-        validation_alias=AliasChoices(
-            "supabase_publishable_key", "supabase_anon_key", "supabase_key"
-        ),
-    )
     auth_disable_signup: bool = False
     auth_public_url: str | None = None
     access_token_seconds: int = Field(3600, ge=60, le=86_400)

@@ -60,7 +60,7 @@ async def open_resources(
             open_pool(url, settings.database_pool_min, settings.database_pool_max)
         )
         http = await stack.enter_async_context(httpx.AsyncClient(timeout=30))
-        verifier, local_auth = await _auth(settings, db, http)
+        verifier, local_auth = await _auth(settings, db, http, stack)
         worker = EmbeddingWorker(db, embedder) if embedder else None
         saves = SaveQueue(db, on_saved=worker.wake if worker else None)
         retrieval = Retrieval(db, embedder, settings.index_memory_mb * 1024 * 1024)
@@ -90,18 +90,19 @@ async def _database_url(
 
 
 async def _auth(
-    settings: Settings, db: Pool, http: httpx.AsyncClient
+    settings: Settings, db: Pool, http: httpx.AsyncClient, stack: AsyncExitStack
 ) -> tuple[TokenVerifier, LocalAuth | None]:
     if not settings.supabase_url:
-        keys = await load_or_create_keys(db)
-        verifier = TokenVerifier(settings.token_issuer, keys)
-        return verifier, LocalAuth(db, settings, keys)
-    url = settings.supabase_jwks_url or f"{settings.token_issuer}/.well-known/jwks.json"
+        local_auth = LocalAuth(db, settings, await load_or_create_keys(db))
+        stack.callback(local_auth.close)
+        return local_auth.verifier, local_auth
+    keys = RemoteKeys(
+        settings.supabase_jwks_url or f"{settings.token_issuer}/.well-known/jwks.json", http
+    )
+    stack.callback(keys.close)
     secret = settings.supabase_jwt_secret
     return TokenVerifier(
-        settings.token_issuer,
-        RemoteKeys(url, http),
-        hs256_secret=secret.get_secret_value() if secret else None,
+        settings.token_issuer, keys, hs256_secret=secret.get_secret_value() if secret else None
     ), None
 
 

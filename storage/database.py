@@ -25,6 +25,10 @@ DATABASE_AWAY = (
     asyncpg.QueryCanceledError,
     asyncpg.LockNotAvailableError,
     asyncpg.ReadOnlySQLTransactionError,
+    # Of a new connection: the database is closed or renamed, or the password was changed.
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.ObjectNotInPrerequisiteStateError,
+    asyncpg.InvalidAuthorizationSpecificationError,
 )
 
 TRANSACTION_POOLER_PORT = 6543
@@ -35,17 +39,25 @@ def behind_transaction_pooler(url: str) -> bool:
     return urlsplit(url).port == TRANSACTION_POOLER_PORT
 
 
+def most_connections(url: str, wanted: int) -> int:
+    """Supabase's session pooler gives a small project 15 in all, also while a deploy doubles us."""
+    parts = urlsplit(url)
+    session_pooler = (parts.hostname or "").endswith(".pooler.supabase.com")
+    return min(wanted, 5) if session_pooler and not behind_transaction_pooler(url) else wanted
+
+
 @asynccontextmanager
 async def open_pool(url: str, min_size: int, max_size: int) -> AsyncIterator[Pool]:
     """Yield a pool; nothing that outlives a transaction is ever set on its connections.
 
     Raises what asyncpg raises when the server cannot be reached.
     """
+    most = most_connections(url, max_size)
     prepared = not behind_transaction_pooler(url)
     pool: Pool = asyncpg.create_pool(
         url,
-        min_size=min_size,
-        max_size=max_size,
+        min_size=min(min_size, most),
+        max_size=most,
         # A transaction pooler hands each transaction another server connection, on which
         # statements prepared before do not exist.
         statement_cache_size=100 if prepared else 0,
@@ -71,9 +83,9 @@ async def transaction(
 ) -> AsyncIterator[Connection]:
     """Run the block in one transaction under `role`; `role` and `setting` are never user input."""
     async with pool.acquire(timeout=5) as conn:
-        # One message instead of three round trips.
-        await conn.execute(f"BEGIN; SET LOCAL ROLE {role}; {setting}")
         try:
+            # One message instead of three round trips.
+            await conn.execute(f"BEGIN; SET LOCAL ROLE {role}; {setting}")
             yield conn
         except BaseException:
             await _roll_back(conn)

@@ -142,7 +142,7 @@ def test_nothing_is_mocked():
 
 
 def test_no_sdk_is_loaded_at_start():
-    code = "import sys, main; print([m for m in %r if m in sys.modules])" % (SDKS,)
+    code = f"import sys, main; print([m for m in {SDKS!r} if m in sys.modules])"
     run = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )

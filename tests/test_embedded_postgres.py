@@ -225,8 +225,8 @@ async def test_a_long_path_works_and_its_short_socket_folder_is_private(open_fol
         assert await kept(dsn) == ["kept"]
 
 
-async def test_a_path_with_a_comma_and_spaces_works(data_dir, run):
-    async with run(data_dir / 'My "memories", all') as dsn:
+async def test_a_path_with_a_comma_and_spaces_works(open_folder, run):
+    async with run(open_folder / 'My "memories", all') as dsn:
         await save(dsn, "kept")
         assert await kept(dsn) == ["kept"]
 

@@ -563,10 +563,6 @@ async def test_a_body_without_end_is_not_read_to_its_end(verifier, key_server):
         pytest.param(published(EC_KEY, "ec-1", use="enc"), id="for encryption"),
         pytest.param(published(EC_KEY, "ec-1", alg="ES384"), id="for another algorithm"),
         pytest.param(published(EC_KEY, None), id="without an id"),
-        pytest.param(
-            published(rsa.generate_private_key(public_exponent=65537, key_size=1024), "ec-1"),
-            id="too short",
-        ),
         pytest.param({**ECAlgorithm.to_jwk(EC_KEY, as_dict=True), "kid": "ec-1"}, id="private"),
     ],
 )
@@ -578,6 +574,16 @@ async def test_a_published_key_that_is_of_no_use_is_passed_over(verifier, key_se
         await verifier.verify(good())
     with pytest.raises(Unauthorized):
         await verifier.verify(hs256(b"k" * 32, {"kid": "ec-1"}))
+
+
+async def test_an_rsa_key_that_can_be_broken_is_passed_over(verifier, key_server):
+    weak = rsa.generate_private_key(public_exponent=65537, key_size=1024)
+    key_server.keys.append(published(weak, "weak"))
+    sign = lambda message: weak.sign(message, padding.PKCS1v15(), SHA256())  # noqa: E731
+
+    assert await verifier.verify(good())
+    with pytest.raises(Unauthorized):
+        await verifier.verify(token({"alg": "RS256", "kid": "weak"}, sign=sign))
 
 
 @pytest.mark.parametrize(

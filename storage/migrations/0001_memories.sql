@@ -12,7 +12,13 @@ BEGIN
         EXCEPTION WHEN duplicate_object OR unique_violation THEN
             NULL;
         END;
-        IF NOT pg_has_role(current_user, name, 'MEMBER') THEN
+        -- From 16 on, who creates a role may give it away but not act under it.
+        IF NOT pg_has_role(
+            current_user,
+            name,
+            CASE WHEN current_setting('server_version_num')::int >= 160000
+                 THEN 'SET' ELSE 'MEMBER' END
+        ) THEN
             EXECUTE format('GRANT %I TO CURRENT_USER', name);
         END IF;
     END LOOP;
