@@ -7,6 +7,7 @@ from typing import TypedDict
 
 from fastapi import FastAPI
 from fastapi.middleware.gzip import GZipMiddleware
+from fastapi_swagger import patch_fastapi
 
 from core.config import Settings
 from core.resources import Resources, open_resources
@@ -32,8 +33,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         description="Keeps a person's AI chats word for word and finds them again.",
         version="0.1.0",
         lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
     )
     answers.install(app)
+    # FastAPI's own /docs loads its scripts from elsewhere; this one serves them itself.
+    patch_fastapi(app)
     for module in ROUTERS:
         app.include_router(module.router)
     app.add_middleware(GZipMiddleware, minimum_size=1_000)

@@ -7,6 +7,8 @@ import sys
 import time
 from uuid import uuid4
 
+sys.path.pop(0)  # this folder, whose http.py would stand in for the standard library's
+
 import httpx
 
 

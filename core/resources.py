@@ -11,7 +11,7 @@ import httpx
 import structlog
 
 from core.auth import TokenVerifier
-from core.config import Settings
+from core.config import Settings, SettingsError
 from core.embedding_worker import EmbeddingWorker
 from core.embeddings import Embedder, make_embedder
 from core.jwks import RemoteKeys
@@ -19,7 +19,7 @@ from core.local_auth import LocalAuth
 from core.retrieval import Retrieval
 from core.save_queue import SaveQueue
 from core.signing_keys import load_or_create_keys
-from storage.database import Pool, open_pool
+from storage.database import DATABASE_AWAY, Pool, open_pool
 from storage.migrate import migrate
 
 log = structlog.get_logger()
@@ -54,8 +54,7 @@ async def open_resources(
 
             await asyncio.to_thread(prepare_in_child, settings.model_dir)
         url = await _database_url(settings, stack, report)
-        for name in await migrate(url):
-            report(f"Applied migration {name}")
+        await _migrate(url, report)
         db = await stack.enter_async_context(
             open_pool(url, settings.database_pool_min, settings.database_pool_max)
         )
@@ -87,6 +86,16 @@ async def _database_url(
     from storage.embedded_postgres import embedded_postgres
 
     return await stack.enter_async_context(embedded_postgres(settings.data_dir, report))
+
+
+async def _migrate(url: str, report: Callable[[str], None]) -> None:
+    try:
+        names = await migrate(url)
+    except DATABASE_AWAY as error:
+        reason = f"The database cannot be reached ({type(error).__name__}): see DATABASE_URL"
+        raise SettingsError(reason) from error
+    for name in names:
+        report(f"Applied migration {name}")
 
 
 async def _auth(

@@ -18,7 +18,8 @@ def serve(app: str) -> int:
     except ValidationError as error:
         for item in error.errors():
             name = ".".join(map(str, item["loc"])).upper()
-            print(f"{name}: {item['msg']}" if name else item["msg"], file=sys.stderr)
+            reason = item["msg"].removeprefix("Value error, ")
+            print(f"{name}: {reason}" if name else reason, file=sys.stderr)
         return 2
     logs.configure(settings.log_level)
     logging.getLogger("uvicorn.error").addFilter(_plain_start_errors)
@@ -60,7 +61,7 @@ def _plain_start_errors(record: logging.LogRecord) -> bool:
     """Of a start that failed for a reason of the operator's, log the reason and no traceback."""
     last = record.getMessage().strip().rpartition("\n")[2]
     kind, _, reason = last.partition(": ")
-    if kind.startswith(("core.", "storage.")) or kind == "ConnectionRefusedError":
+    if kind.startswith(("core.", "storage.")):
         record.msg, record.args = f"Cannot start: {reason}", ()
     return not record.getMessage().startswith("Application startup failed")
 

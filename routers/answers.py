@@ -112,7 +112,7 @@ async def _unforeseen(_: Request, error: Exception) -> JSONResponse:
 
 
 def describe(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI document without FastAPI's 422, which is our 400."""
+    """The OpenAPI document, with our 400 for FastAPI's 422, and where a token is needed."""
     if app.openapi_schema is None:
         document = get_openapi(
             title=app.title, version=app.version, description=app.description, routes=app.routes
@@ -120,8 +120,11 @@ def describe(app: FastAPI) -> dict[str, Any]:
         for operations in document["paths"].values():
             for operation in operations.values():
                 operation["responses"].pop("422", None)
+                if "401" in operation["responses"]:
+                    operation["security"] = [{"bearer": []}]
         for name in ("HTTPValidationError", "ValidationError"):
             document["components"]["schemas"].pop(name, None)
+        document["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
         app.openapi_schema = document
     return app.openapi_schema
 

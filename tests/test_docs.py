@@ -80,3 +80,14 @@ def test_the_examples_of_the_readme_are_the_commands_of_the_makefile():
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"^make (\w+)", README, re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+async def test_the_page_to_try_things_out_loads_nothing_from_elsewhere(client):
+    page = await client.get("/docs")
+
+    assert page.status_code == 200
+    addresses = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert addresses
+    for address in addresses:
+        assert address.startswith("http://127.0.0.1:8000/"), address
+        assert (await client.get(address)).status_code == 200
