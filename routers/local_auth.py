@@ -42,7 +42,25 @@ class AuthRoute(APIRoute):
         return answer
 
 
-router = APIRouter(prefix="/auth/v1", route_class=AuthRoute, include_in_schema=False)
+class AuthFailure(BaseModel):
+    """The shape for clients that send x-supabase-api-version; `x-sb-error-code` repeats `code`."""
+
+    code: str
+    message: str
+
+
+router = APIRouter(
+    prefix="/auth/v1",
+    route_class=AuthRoute,
+    tags=["accounts at home"],
+    responses={
+        "4XX": {"model": AuthFailure, "description": "Refused, in Supabase Auth's own shape."},
+        503: {"model": AuthFailure, "description": "The database is away; try again shortly."},
+    },
+)
+NEEDS_TOKEN: dict[str, Any] = {"security": [{"bearer": []}]}
+# Answered only so that clients are refused in the protocol's words.
+not_offered: dict[str, Any] = {"include_in_schema": False}
 
 
 class NewAccount(BaseModel):
@@ -68,16 +86,29 @@ class UserUpdate(BaseModel):
     app_metadata: JsonValue = None
 
 
-@router.post("/signup")
+def _taking(model: type[BaseModel], **query: list[str]) -> dict[str, Any]:
+    """Describe a route that reads its body itself, for OpenAPI."""
+    return {
+        "requestBody": {"content": {"application/json": {"schema": model.model_json_schema()}}},
+        "parameters": [
+            {"name": name, "in": "query", "required": True, "schema": {"enum": values}}
+            for name, values in query.items()
+        ],
+    }
+
+
+@router.post("/signup", openapi_extra=_taking(NewAccount))
 async def sign_up(request: Request) -> Response:
+    """Make an account and begin its first session: access_token, refresh_token, user."""
     body = await _parse(request, NewAccount)
     _refuse_phone(body.phone)
     session = await _service(request).sign_up(body.email, body.password, _object(body.data))
     return _private(session)
 
 
-@router.post("/token")
+@router.post("/token", openapi_extra=_taking(Grant, grant_type=["password", "refresh_token"]))
 async def grant_token(request: Request) -> Response:
+    """Begin a session with a password, or go on with it by its refresh token, which rotates."""
     body = await _parse(request, Grant)
     match request.query_params.get("grant_type"):
         case "password":
@@ -90,13 +121,15 @@ async def grant_token(request: Request) -> Response:
     return _private(session)
 
 
-@router.get("/user")
+@router.get("/user", openapi_extra=NEEDS_TOKEN)
 async def show_user(request: Request) -> Response:
+    """Show the account of the bearer."""
     return _private(await _service(request).user(_bearer(request)))
 
 
-@router.put("/user")
+@router.put("/user", openapi_extra=_taking(UserUpdate) | NEEDS_TOKEN)
 async def change_user(request: Request) -> Response:
+    """Change address, password or metadata; a new password ends the other sessions."""
     body = await _parse(request, UserUpdate)
     _refuse_phone(body.phone)
     if body.app_metadata is not None:
@@ -105,8 +138,9 @@ async def change_user(request: Request) -> Response:
     return _private(await _service(request).change_account(_bearer(request), change))
 
 
-@router.post("/logout")
+@router.post("/logout", openapi_extra=NEEDS_TOKEN)
 async def sign_out(request: Request) -> Response:
+    """End all sessions of the account, or with ?scope=local or others just these."""
     scope = request.query_params.get("scope", "global")
     await _service(request).sign_out(_bearer(request), scope)
     return Response(status_code=204)
@@ -114,53 +148,56 @@ async def sign_out(request: Request) -> Response:
 
 @router.get("/.well-known/jwks.json")
 async def show_keys(request: Request) -> Response:
+    """The public keys that verify access tokens, as a JSON Web Key Set."""
     headers = {"cache-control": "public, max-age=600"}
     return JSONResponse(_service(request).published_keys(), headers=headers)
 
 
 @router.get("/settings")
 async def show_settings(request: Request) -> Response:
+    """What clients may know before they sign in."""
     return JSONResponse(_service(request).described())
 
 
 @router.get("/health")
 async def show_health(request: Request) -> Response:
+    """The answer by which Supabase's clients know such a service."""
     _service(request)
     return JSONResponse(
         {"name": "GoTrue", "version": "1", "description": "Memory Layer's own sign-in"}
     )
 
 
-@router.post("/recover")
-@router.post("/otp")
-@router.post("/magiclink")
-@router.post("/resend")
-@router.get("/reauthenticate")
+@router.post("/recover", **not_offered)
+@router.post("/otp", **not_offered)
+@router.post("/magiclink", **not_offered)
+@router.post("/resend", **not_offered)
+@router.get("/reauthenticate", **not_offered)
 async def refuse_mail(request: Request) -> Response:
     _service(request)
     raise AuthError(422, "email_provider_disabled", "This server sends no e-mail")
 
 
-@router.get("/verify")
-@router.post("/verify")
+@router.get("/verify", **not_offered)
+@router.post("/verify", **not_offered)
 async def refuse_code(request: Request) -> Response:
     _service(request)
     raise AuthError(403, "otp_expired", "Token has expired or is invalid")
 
 
-@router.get("/authorize")
+@router.get("/authorize", **not_offered)
 async def refuse_provider(request: Request) -> Response:
     _service(request)
     raise AuthError(400, "validation_failed", "Unsupported provider: provider is not enabled")
 
 
-@router.api_route("/admin/{path:path}", methods=["GET", "POST", "PUT", "DELETE"])
+@router.api_route("/admin/{path:path}", methods=["GET", "POST", "PUT", "DELETE"], **not_offered)
 async def refuse_admin(request: Request) -> Response:
     _service(request)
     raise AuthError(403, "not_admin", "User not allowed")
 
 
-@router.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
+@router.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"], **not_offered)
 async def refuse_unknown(request: Request) -> Response:
     raise AuthError(404, "not_found", "There is nothing at this address")
 
