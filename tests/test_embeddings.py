@@ -9,7 +9,6 @@ from os import PRIO_PROCESS, getpriority
 
 import numpy as np
 import pytest
-from embedding_server import embedding_server
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
@@ -19,6 +18,7 @@ from core.config import ROOT, Settings, SettingsError
 from core.embed_local import LocalEmbedder
 from core.embed_openai import OpenAIEmbedder, Patience
 from core.embeddings import EmbedderUnavailable, TextRefused, make_embedder
+from tests.embedding_server import embedding_server
 
 BREAD = "How do I bake sourdough bread?"
 STARTER = "My starter needs feeding before I make a loaf."
