@@ -79,7 +79,7 @@ class Settings(BaseSettings):
 
     @property
     def token_issuer(self) -> str:
-        """The `iss` that access tokens must carry."""
+        """The `iss` that access tokens must carry; at home it names no port, which may change."""
         if self.supabase_url:
             return self.supabase_url.rstrip("/") + "/auth/v1"
-        return (self.auth_public_url or f"http://127.0.0.1:{self.port}").rstrip("/") + "/auth/v1"
+        return (self.auth_public_url or "http://127.0.0.1").rstrip("/") + "/auth/v1"

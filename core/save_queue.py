@@ -71,13 +71,12 @@ class SaveQueue:
 
     async def run(self) -> None:
         """Write until `close`; what has been accepted by then is still written."""
-        while True:
-            await self._arrived.wait()
-            self._arrived.clear()
-            while batch := self._next_batch():
+        while self._waiting or not self._closing:
+            if batch := self._next_batch():
                 await self._write(batch)
-            if self._closing:
-                return
+            else:
+                self._arrived.clear()
+                await self._arrived.wait()
 
     def close(self) -> None:
         self._closing = True

@@ -9,7 +9,8 @@ import numpy as np
 
 from storage.database import Connection
 
-PAGE = 1_000
+# Texts of a mebibyte on both sides make a page of this many 400 MB at the very worst.
+PAGE = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +74,19 @@ class Chunk:
 async def chunks_of(
     conn: Connection, user_id: UUID, ids: Sequence[UUID], model: str
 ) -> list[Chunk]:
-    """Read the vectors of these memories in a fixed order, as little-endian float32."""
+    """Read the vectors of these memories in a fixed order, as little-endian float32.
+
+    A text that changed since has none: its old vectors would find what it no longer says.
+    """
     rows = await conn.fetch(
         """
-        SELECT memory_id, role, start, stop, memory_layer.vector_bytes(embedding) AS vector
-          FROM memory_layer.chunks
-         WHERE user_id = $1 AND memory_id = ANY($2::uuid[]) AND embedding_model = $3
-         ORDER BY memory_id, ordinal
+        SELECT c.memory_id, c.role, c.start, c.stop,
+               memory_layer.vector_bytes(c.embedding) AS vector
+          FROM memory_layer.chunks c
+          JOIN memory_layer.memories m ON m.user_id = c.user_id AND m.id = c.memory_id
+         WHERE c.user_id = $1 AND c.memory_id = ANY($2::uuid[]) AND c.embedding_model = $3
+           AND m.embedding_state = 'done'
+         ORDER BY c.memory_id, c.ordinal
         """,
         user_id,
         ids,

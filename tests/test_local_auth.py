@@ -117,7 +117,7 @@ async def test_a_session_says_what_clients_read(ada):
     assert user["email"] == claims["email"] == ADA
     assert user["id"] == claims["sub"] == user["identities"][0]["user_id"]
     assert user["aud"] == user["role"] == claims["aud"] == claims["role"] == "authenticated"
-    assert claims["iss"] == "http://127.0.0.1:8000/auth/v1"
+    assert claims["iss"] == "http://127.0.0.1/auth/v1"
     assert claims["aal"] == "aal1"
     assert claims["amr"][0]["method"] == "password"
     assert claims["is_anonymous"] is user["is_anonymous"] is False

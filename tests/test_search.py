@@ -107,6 +107,19 @@ async def test_nothing_is_relevant_to_a_question_about_nothing_stored(meaning, q
     assert [hit for hit in await search(meaning, user, question) if hit["relevant"]] == []
 
 
+async def test_what_an_edit_took_out_is_not_found_by_its_meaning(meaning):
+    user = await sign_up(meaning, "alice")
+    names = await save_library(meaning, user)
+    [soup] = [memory_id for memory_id, name in names.items() if name == "soup"]
+    changes = {"prompt": "The password of the wifi", "response": "It is on the fridge."}
+
+    await meaning.patch(f"/memories/{soup}", json=changes, headers=user)
+
+    hits = await search(meaning, user, "What should I cook tonight?", limit=100)
+    dense = [hit["why"]["dense"] for hit in hits if hit["memory"]["id"] == soup]
+    assert dense in ([], [None]) or dense[0] < 0.2
+
+
 async def test_a_memory_is_found_by_words_right_after_its_save(client, alice):
     for n in range(20):
         memory_id = await save(client, alice, f"note number{n} about zebras")
