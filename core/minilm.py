@@ -298,6 +298,6 @@ def _pool(graph: _Graph, hidden: str) -> None:
 
 if __name__ == "__main__":
     try:
-        print(prepare_model(Path(sys.argv[1]), print))
+        prepare_model(Path(sys.argv[1]), print)
     except ModelUnavailable as unavailable:
         sys.exit(str(unavailable))
