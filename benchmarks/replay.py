@@ -173,8 +173,8 @@ def print_table(name, memories, saving, waiting, draining, timed, scores) -> Non
         f"{percentile(timed.saves, 95):.1f} |"
     )
     print(
-        f"| backlog after saving, drained at memories/s | {waiting}, "
-        f"{waiting / max(draining, 0.001):.1f} |"
+        f"| backlog after saving: memories, drained at texts/s (prompts and answers) | {waiting}, "
+        f"{2 * waiting / max(draining, 0.001):.1f} |"
     )
     print(
         f"| search p50 / p95 ms | {percentile(timed.searches, 50):.1f} / "
