@@ -53,7 +53,7 @@ async def open_pool(url: str, min_size: int, max_size: int) -> AsyncIterator[Poo
     Raises what asyncpg raises when the server cannot be reached.
     """
     most = most_connections(url, max_size)
-    prepared = not behind_transaction_pooler(url)
+    prepared = not behind_transaction_pooler(url) and not await _shares_backends(url)
     pool: Pool = asyncpg.create_pool(
         url,
         min_size=min(min_size, most),
@@ -71,6 +71,26 @@ async def open_pool(url: str, min_size: int, max_size: int) -> AsyncIterator[Poo
         yield pool
     finally:
         pool.terminate()
+
+
+async def _shares_backends(url: str) -> bool:
+    """Say whether two open connections meet the same server process, as behind PgBouncer.
+
+    A pooler gives a new connection's query the process that the last one has just left.
+    """
+    one = await asyncpg.connect(url, statement_cache_size=0, timeout=10)
+    try:
+        two = await asyncpg.connect(url, statement_cache_size=0, timeout=10)
+        try:
+            seen = [
+                {await conn.fetchval("SELECT pg_backend_pid()") for _ in range(3)}
+                for conn in (one, two)
+            ]
+        finally:
+            await two.close()
+    finally:
+        await one.close()
+    return not seen[0].isdisjoint(seen[1])
 
 
 async def _nothing_to_reset(_: Connection) -> None:

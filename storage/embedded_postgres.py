@@ -43,7 +43,7 @@ SETTINGS = (
     *("--timezone=UTC", "--logging_collector=off", "--log_error_verbosity=terse"),
 )
 LOG_MAX_BYTES = 10 * 1024 * 1024
-START_SECONDS, STOP_SECONDS = 120, 10
+START_SECONDS, STOP_SECONDS, STEADY_SECONDS = 120, 10, 2
 BACKENDS_LINGER = "pre-existing shared memory block"
 
 
@@ -95,7 +95,7 @@ class EmbeddedPostgres:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         try:
-            await self._first_start()
+            await self._start()
             supervision = asyncio.create_task(self._supervise())
             try:
                 yield
@@ -106,36 +106,36 @@ class EmbeddedPostgres:
             if self._child is not None:
                 await _end(self._child.send_signal, self._ended)
 
-    async def _first_start(self) -> None:
-        try:
-            async with asyncio.timeout(START_SECONDS):
-                await self._start()
-        except TimeoutError as exc:
-            raise self._failure(f"gave no answer within {START_SECONDS} s") from exc
-
-    async def _supervise(self) -> None:
-        delay = 0.1
-        while True:
-            await asyncio.sleep(delay)
-            delay = min(2 * delay, 5) if self._ended() else 0.1
-            if self._ended():
-                self.report("Postgres ended unexpectedly and is started again.")
-                try:
-                    await self._start()
-                except (PostgresDidNotStart, OSError, psutil.Error) as exc:
-                    self.report(str(exc))
-
     async def _start(self) -> None:
         """Start the server and return once it answers; raises PostgresDidNotStart."""
         if orphan := _live_postmaster(self.cluster):
             self.report(f"Stopping Postgres {orphan.pid}, whose service was killed.")
             await _end(orphan.send_signal, lambda: _live_postmaster(self.cluster) is None)
-        self._spawn()
-        while not await self._answers():
-            if BACKENDS_LINGER not in self._log_tail():
-                raise self._failure("did not start")
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                self._spawn()
+                while not await self._answers():
+                    if BACKENDS_LINGER not in self._log_tail():
+                        raise self._failure("did not start")
+                    await asyncio.sleep(0.1)
+                    self._spawn()
+        except TimeoutError as exc:
+            raise self._failure(f"gave no answer within {START_SECONDS} s") from exc
+
+    async def _supervise(self) -> None:
+        delay, began = 0.1, time.monotonic()
+        while True:
             await asyncio.sleep(0.1)
-            self._spawn()
+            if self._ended():
+                self.report(f"Postgres ended, and is started again: {self._log_tail(1)}")
+                steady = time.monotonic() - began > STEADY_SECONDS
+                delay = 0.1 if steady or BACKENDS_LINGER in self._log_tail(2) else min(2 * delay, 5)
+                await asyncio.sleep(delay)
+                began = time.monotonic()
+                try:
+                    self._spawn()
+                except OSError as exc:
+                    self.report(f"Postgres could not be started: {exc}")
 
     def _spawn(self) -> None:
         _release_lock_files(self.cluster, self.sockets, self.account)
