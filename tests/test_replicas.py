@@ -146,7 +146,7 @@ class Torture:
 
     async def write(self) -> None:
         while self.writes < self.wanted:
-            user_id, count = self.chance.choice(self.users), self.chance.randint(20, 100)
+            user_id, count = self.chance.choice(self.users), self.chance.randint(40, 160)
             known = [key for key in self.committed if key[0] == user_id]
             ids = [uuid4() for _ in range(count)]
             ids[: count // 5] = [key[1] for key in self.chance.sample(known, min(3, len(known)))]
@@ -194,16 +194,15 @@ async def test_a_reader_of_changes_misses_none_of_ten_thousand_that_commit_late(
     pool: Pool,
 ) -> None:
     torture = Torture(pool, [uuid4() for _ in range(12)], wanted=10_000)
-    readers = [asyncio.create_task(torture.read(user_id)) for user_id in torture.users]
-
-    await asyncio.gather(*(torture.write() for _ in range(24)))
-    torture.done = True
-    seen = await asyncio.gather(*readers)
+    async with asyncio.TaskGroup() as tasks:
+        readers = {u: tasks.create_task(torture.read(u)) for u in torture.users}
+        await asyncio.gather(*(torture.write() for _ in range(24)))
+        torture.done = True
 
     read = {
         (user_id, memory_id): number
-        for user_id, changes in zip(torture.users, seen, strict=True)
-        for memory_id, number in changes.items()
+        for user_id, reader in readers.items()
+        for memory_id, number in reader.result().items()
     }
     assert torture.rolled_back
     assert torture.writes >= 10_000
@@ -251,11 +250,12 @@ async def test_saves_and_the_embedding_worker_never_deadlock(pool: Pool) -> None
             ]
             await write_together(pool, batch)
 
-    workers = [asyncio.create_task(worker()) for _ in range(3)]
-    await asyncio.gather(*(saves() for _ in range(2)))
-    finished = True
+    async with asyncio.TaskGroup() as tasks:
+        workers = [tasks.create_task(worker()) for _ in range(3)]
+        await asyncio.gather(*(saves() for _ in range(2)))
+        finished = True
 
-    assert min(await asyncio.gather(*workers)) > 10
+    assert min(task.result() for task in workers) > 10
 
 
 async def test_replicas_that_start_together_on_an_empty_database_migrate_it_once(
