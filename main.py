@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from fastapi.middleware.gzip import GZipMiddleware
 from fastapi_swagger import patch_fastapi
 
+from core import errors
 from core.config import Settings
 from core.resources import Resources, open_resources
 from routers import answers, conversations, edge, health, local_auth, memories, saving, search
@@ -33,6 +34,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         description="Keeps a person's AI chats word for word and finds them again.",
         version="0.1.0",
         lifespan=lifespan,
+        responses=answers.failures(
+            errors.TooSlow,
+            errors.TooLarge,
+            errors.UnsupportedEncoding,
+            errors.WrongHost,
+            errors.AppError,
+        ),
         docs_url=None,
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,

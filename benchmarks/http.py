@@ -156,7 +156,7 @@ async def mint(url: str, count: int, port: int) -> list[str]:
 async def compare(connections: int, seconds: float, rounds: int) -> None:
     results: dict[str, list[dict[str, float]]] = {"minimal": [], "save path": []}
     with tempfile.TemporaryDirectory(prefix="ml-", ignore_cleanup_errors=True) as folder:
-        Path(folder).chmod(0o711)
+        Path(folder).chmod(0o711)  # noqa: ASYNC240
         async with embedded_postgres(Path(folder) / "data", lambda _: None) as url:
             await migrate(url)
             tokens = Path(folder) / "tokens.json"

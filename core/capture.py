@@ -57,6 +57,9 @@ def merge(row: Row | None, capture: Capture) -> Row | None:
         return _with_text(_with_facts(_new_row(capture), capture), capture, captured)
     row = replace(row)
     before = row.prompt_capture if capture.side == "prompt" else row.response_capture
+    if before != captured and _edited(row, capture.side):
+        _refuse_unless_late(row, capture)
+        return None
     if before is None:
         return _with_text(_with_facts(row, capture), capture, captured)
     if before == captured:
@@ -120,6 +123,24 @@ def _completed(row: Row, capture: Capture) -> Row | None:
     return row
 
 
+def _edited(row: Row, side: str) -> bool:
+    """Say whether the owner has written this side: it holds another text than was captured."""
+    half = row.content_hash[:16] if side == "prompt" else row.content_hash[16:]
+    captured = row.prompt_capture if side == "prompt" else row.response_capture
+    return row.deleted_at is None and half not in (bytes(16), (captured or b"")[:16])
+
+
+def _refuse_unless_late(row: Row, capture: Capture) -> None:
+    """The capture stays with its client, and the edit where it is: neither text is lost."""
+    if capture.side == "response" and row.status == "complete" and capture.status == "partial":
+        return
+    raise Conflict(
+        "Its owner has edited this text; the capture does not replace it.",
+        memory_id=str(capture.id),
+        side=capture.side,
+    )
+
+
 def _overtaken(row: Row, capture: Capture) -> bool:
     """A partial answer only grows: a shorter one was sent before the one that stands."""
     return capture.status == "partial" and len(capture.text) < row.partial_length
@@ -131,10 +152,4 @@ def _changed(row: Row, capture: Capture, captured: bytes) -> Row | None:
         raise Conflict(memory_id=str(capture.id), side=capture.side)
     if row.status == "complete" or _overtaken(row, capture):
         return None
-    if row.edited and row.deleted_at is None:
-        raise Conflict(
-            "The partial answer was edited since; it is not replaced.",
-            memory_id=str(capture.id),
-            side=capture.side,
-        )
     return _with_text(_with_facts(row, capture), capture, captured)

@@ -67,7 +67,8 @@ class OpenAIEmbedder:
     ) -> None:
         """Take a model as `name`, or as `name@dimensions` where the name is not OpenAI's."""
         self._model, self.dimensions = _parse_model(model)
-        self.name = f"openai:{self._model}"
+        # With the size where it is a choice: vectors of two sizes never mix.
+        self.name = f"openai:{model}"
         # A server without keys still gets one: the SDK insists.
         self._api_key, self._base_url, self._batch = api_key or "none", base_url, batch
         self._patience = {False: background, True: urgent}

@@ -20,6 +20,9 @@ MOST_CHUNKS = {"prompt": 16, "response": 32}
 # Another replica's unfinished work is noticed within this time, one's own at once.
 LOOK_EVERY_SECONDS = 5.0
 LONGEST_PAUSE_SECONDS = 60.0
+# Only a new setting makes other models' vectors. Not more often, lest two replicas with different
+# embedders, as during a deploy, undo each other's work without end.
+REOPEN_EVERY_SECONDS = 600.0
 NOBODY = UUID(int=0)
 
 
@@ -30,7 +33,7 @@ class EmbeddingWorker:
         self._last_user = NOBODY
         self._arrived = asyncio.Event()
         self._failures = 0
-        self._looked_for_old_models = -LONGEST_PAUSE_SECONDS
+        self._looked_for_old_models = -REOPEN_EVERY_SECONDS
         self.state = "ok"
 
     def wake(self) -> None:
@@ -46,6 +49,7 @@ class EmbeddingWorker:
                 await self._embed(leased)
             elif self._last_user != NOBODY:
                 self._last_user = NOBODY
+                await embedding_queue.give_up_on_deadly(self._pool)
             elif not await self._reopen_other_models():
                 await self._pause(LOOK_EVERY_SECONDS)
 
@@ -61,6 +65,10 @@ class EmbeddingWorker:
             await embedding_queue.set_aside(self._pool, leased[0])
         except EmbedderUnavailable as error:
             await self._wait_for_embedder(leased, error)
+        except asyncio.CancelledError:
+            # Another replica, or the next start, need not wait for the lease to end.
+            await embedding_queue.give_back(self._pool, leased, 0)
+            raise
         else:
             self._failures, self.state = 0, "ok"
 
@@ -95,8 +103,7 @@ class EmbeddingWorker:
         await asyncio.sleep(min(pause, LONGEST_PAUSE_SECONDS))
 
     async def _reopen_other_models(self) -> int:
-        """Once a minute is enough: only a new setting or an older replica makes any."""
-        if time.monotonic() - self._looked_for_old_models < LONGEST_PAUSE_SECONDS:
+        if time.monotonic() - self._looked_for_old_models < REOPEN_EVERY_SECONDS:
             return 0
         reopened = await embedding_queue.reopen_other_models(self._pool, self._embedder.name)
         if not reopened:

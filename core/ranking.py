@@ -1,6 +1,7 @@
 """From evidence to an order of memories: pure functions, and every weight of the ranking."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -29,7 +30,7 @@ class Ranked:
     relevant: bool
     dense: float | None
     lexical: float
-    matched: str
+    matched: Literal["prompt", "response"]
 
 
 def rank(evidence: Evidence, limit: int) -> list[Ranked]:

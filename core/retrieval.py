@@ -5,6 +5,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Literal
 from uuid import UUID
 
 import numpy as np
@@ -22,8 +23,8 @@ log = structlog.get_logger()
 
 # A hop to another thread costs about as much as scanning this many vectors.
 INLINE_VECTORS = 2_000
-# Tokenising fewer changes than this is over before anybody else notices.
-INLINE_CHANGES = 20
+# Tokenising so little text is over before anybody else notices.
+INLINE_CHARACTERS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class Hit:
     memory: Memory
     score: float
     relevant: bool
-    matched: str
+    matched: Literal["prompt", "response"]
     snippet: list[Segment]
     why: Why
 
@@ -134,17 +135,18 @@ class Retrieval:
     async def _catch_up(self, conn: Connection, user_id: UUID, cached: _Cached) -> None:
         if cached.index.wasteful:
             cached.index = self._empty()
+        anew = cached.index.epoch is None
         while True:
             index = cached.index
             feed = await change_feed.since(conn, user_id, index.change_seq)
-            if index.epoch is not None and (
-                feed.epoch != index.epoch or index.change_seq < feed.purged_through
-            ):
-                cached.index = self._empty()
+            missed_purge = not anew and index.change_seq < feed.purged_through
+            if index.epoch is not None and (feed.epoch != index.epoch or missed_purge):
+                cached.index, anew = self._empty(), True
                 continue
-            index.epoch = feed.epoch
+            index.epoch, anew = feed.epoch, True
             await self._apply(conn, user_id, index, feed.changes)
             if feed.complete:
+                index.change_seq = max(index.change_seq, feed.purged_through)
                 return
 
     async def _apply(
@@ -154,7 +156,7 @@ class Retrieval:
         if self._embedder is not None and changes:
             ids = [change.id for change in changes if not change.deleted]
             chunks = await change_feed.chunks_of(conn, user_id, ids, self._embedder.name)
-        if len(changes) <= INLINE_CHANGES:
+        if sum(len(c.prompt or "") + len(c.response or "") for c in changes) <= INLINE_CHARACTERS:
             index.apply(changes, chunks)
         else:
             loop = asyncio.get_running_loop()
@@ -194,8 +196,9 @@ def _found(index: UserIndex, evidence: Evidence, item: Ranked) -> _Found:
 
 def _hit(memory: Memory, found: _Found, wanted: set[str]) -> Hit:
     item = found.ranked
+    sides: dict[Literal["prompt", "response"], str]
     sides = {"prompt": memory.prompt or "", "response": memory.response or ""}
-    side = item.matched if sides[item.matched] else next((s for s in sides if sides[s]), "prompt")
+    side = item.matched if sides[item.matched] else ("prompt" if sides["prompt"] else "response")
     here = found.nearest[1:] if found.nearest and found.nearest[0] == side else None
     return Hit(
         memory=memory,

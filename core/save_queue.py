@@ -22,6 +22,15 @@ MOST_WAITING_CHARACTERS = 64 * 1024 * 1024
 MOST_IN_A_BATCH = 256
 MOST_CHARACTERS_IN_A_BATCH = 8 * 1024 * 1024
 
+# What a retry cannot mend. A client gives such a memory up, so nothing else may look like it.
+THE_MEMORYS_FAULT = (
+    asyncpg.DataError,
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.ProgramLimitExceededError,
+    ValueError,
+    OverflowError,
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Saved:
@@ -107,7 +116,8 @@ class SaveQueue:
                     await self._write([item])
                 return
             log.error("save_refused", error=type(error).__name__)
-            answers = [InvalidInput("The database refuses this memory.")]
+            if isinstance(error, THE_MEMORYS_FAULT):
+                answers = [InvalidInput("The database refuses this memory.")]
         finally:
             for item, answer in zip(batch, answers, strict=True):
                 _settle(item.answer, answer)
@@ -133,11 +143,14 @@ async def write_together(pool: Pool, captures: Sequence[Capture]) -> list[Saved 
         changed: dict[memory_store.Key, memory_store.Row] = {}
         answers: list[Saved | AppError] = []
         for capture in captures:
-            is_new = rows.get(capture.key) is None or (
-                capture.side == "prompt" and rows[capture.key].prompt_capture is None
+            standing = rows.get(capture.key)
+            is_new = standing is None or (
+                capture.side == "prompt"
+                and standing.prompt_capture is None
+                and standing.deleted_at is None
             )
             try:
-                row = merge(rows.get(capture.key), capture)
+                row = merge(standing, capture)
             except AppError as error:
                 answers.append(error)
                 continue

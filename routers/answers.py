@@ -98,17 +98,14 @@ async def _http_error(_: Request, error: Exception) -> JSONResponse:
     kind = _BY_STATUS.get(error.status_code, AppError)
     if error.status_code == 400:
         return failure_response(InvalidInput("The body is not valid JSON."))
-    return failure_response(kind())
+    response = failure_response(kind())
+    response.headers.update(error.headers or {})
+    return response
 
 
 async def _database_away(_: Request, error: Exception) -> JSONResponse:
     log.warning("database_away", error=type(error).__name__)
     return failure_response(Unavailable())
-
-
-async def _unforeseen(_: Request, error: Exception) -> JSONResponse:
-    log.error("unforeseen_error", error=type(error).__name__)
-    return failure_response(AppError())
 
 
 def describe(app: FastAPI) -> dict[str, Any]:
@@ -136,4 +133,3 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http_error)
     for kind in DATABASE_AWAY:
         app.add_exception_handler(kind, _database_away)
-    app.add_exception_handler(Exception, _unforeseen)

@@ -47,7 +47,7 @@ async def list_conversations(
     return Answer(data=Conversations(conversations=shown, next_cursor=last))
 
 
-@router.get("/{conversation_id}", responses=failures(NotFound))
+@router.get("/{conversation_id:path}", responses=failures(NotFound))
 async def read_conversation(
     conversation_id: Annotated[ShortText, Path()],
     caller: Caller,

@@ -47,6 +47,7 @@ class Edge:
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
+        self._guarded: ASGIApp = self._within_bounds
         self.timings = Timings()
         self._hosts: frozenset[str] | None = None
 
@@ -66,23 +67,35 @@ class Edge:
             await send(message)
 
         try:
-            if refusal := self._refusal(dict(scope["headers"])):
-                await failure_response(refusal)(scope, receive, note_status)
+            if self._hosts and not _answers_to(_header(scope, b"host"), self._hosts):
+                await failure_response(WrongHost())(scope, receive, note_status)
             else:
-                await self.app(scope, _bounded(receive), note_status)
+                await self._guarded(scope, receive, note_status)
+        except Exception as error:
+            # Its text may quote what people wrote: only its kind is logged.
+            log.error("unforeseen_error", error=type(error).__name__)
+            if not status:
+                await failure_response(AppError())(scope, receive, note_status)
         finally:
             took = round((time.perf_counter() - start) * 1000, 2)
             self.timings.add(took)
             route = getattr(scope.get("route"), "path", None)
             log.info("request", method=scope["method"], route=route, status=status, ms=took)
 
+    async def _within_bounds(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if refusal := _refusal(dict(scope["headers"])):
+            await failure_response(refusal)(scope, receive, send)
+        else:
+            await self.app(scope, _bounded(receive), send)
+
     def _configure(self, settings: Settings) -> None:
         at_home = not settings.uses_supabase_auth
         names = (*settings.allowed_hosts, "localhost") if at_home else settings.allowed_hosts
         self._hosts = frozenset(name.lower() for name in names)
         if settings.cors_origins:
-            self.app = CORSMiddleware(
-                self.app,
+            # Around the refusals too: a page can read only what carries these headers.
+            self._guarded = CORSMiddleware(
+                self._within_bounds,
                 allow_origins=settings.cors_origins,
                 allow_methods=("GET", "POST", "PUT", "PATCH", "DELETE"),
                 allow_headers=(
@@ -96,15 +109,16 @@ class Edge:
                 max_age=600,
             )
 
-    def _refusal(self, headers: dict[bytes, bytes]) -> AppError | None:
-        if self._hosts and not _answers_to(
-            headers.get(b"host", b"").decode("latin-1"), self._hosts
-        ):
-            return WrongHost()
-        if headers.get(b"content-encoding", b"identity") != b"identity":
-            return UnsupportedEncoding()
-        length = headers.get(b"content-length", b"")
-        return TooLarge() if length.isdigit() and int(length) > MOST_BODY_BYTES else None
+
+def _header(scope: Scope, name: bytes) -> str:
+    return next((value for key, value in scope["headers"] if key == name), b"").decode("latin-1")
+
+
+def _refusal(headers: dict[bytes, bytes]) -> AppError | None:
+    if headers.get(b"content-encoding", b"identity") != b"identity":
+        return UnsupportedEncoding()
+    length = headers.get(b"content-length", b"")
+    return TooLarge() if length.isdigit() and int(length) > MOST_BODY_BYTES else None
 
 
 @lru_cache(maxsize=1_000)

@@ -17,6 +17,8 @@ from storage.memory_store import Filters
 MIB = 1024 * 1024
 MOST_TEXT_BYTES = MIB
 MOST_METADATA_BYTES = 16 * 1024
+# Far below the depth at which it could be read in and not be written out again.
+MOST_METADATA_LEVELS = 32
 # JSON may need three bytes for one of text: an emoji's 4 bytes are 12 as escapes.
 MOST_BODY_BYTES = 4 * MIB
 
@@ -62,21 +64,23 @@ def _small_object(value: dict[str, Any]) -> dict[str, Any]:
         raise PydanticCustomError("json", "must be plain JSON of well-formed text") from error
     if size > MOST_METADATA_BYTES:
         raise PydanticCustomError("too_large", "must be at most 16 kB as JSON")
-    for text in _texts(value):
+    for text in _texts(value, MOST_METADATA_LEVELS):
         storable(text)
     return value
 
 
-def _texts(value: Any) -> Iterator[str]:
+def _texts(value: Any, levels: int) -> Iterator[str]:
+    if levels == 0:
+        raise PydanticCustomError("deep", "must be at most 32 levels deep")
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
         for key, inner in value.items():
             yield key
-            yield from _texts(inner)
+            yield from _texts(inner, levels - 1)
     elif isinstance(value, list):
         for inner in value:
-            yield from _texts(inner)
+            yield from _texts(inner, levels - 1)
 
 
 LongText = Annotated[str, AfterValidator(_bounded)]
@@ -122,9 +126,7 @@ def parts_of(cursor: str, count: int) -> tuple[datetime, list[str]]:
         if (
             not isinstance(parts, list)
             or len(parts) != count
-            or not all(
-                isinstance(part, str) and "\0" not in part and part.isprintable() for part in parts
-            )
+            or not all(isinstance(part, str) and storable(part) == part for part in parts)
         ):
             raise ValueError
         return _sensible_time(datetime.fromisoformat(parts[0])), parts[1:]

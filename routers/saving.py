@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 
 from core.capture import Capture
 from core.errors import Conflict, InvalidInput, TooLarge, Unauthorized, Unavailable
@@ -32,6 +32,14 @@ class Facts(BaseModel):
     source: ShortText | None = None
     occurred_at: Time | None = None
     metadata: Metadata = Field(default_factory=dict)
+
+    @field_validator(
+        "model", "conversation_id", "conversation_title", "url", "source", mode="before"
+    )
+    @classmethod
+    def _empty_is_unknown(cls, value: object) -> object:
+        """A site without a title yields an empty one, which is no reason to lose a turn."""
+        return None if value == "" else value
 
     def facts(self) -> dict[str, Any]:
         return {name: value for name, value in self if name not in self._texts}

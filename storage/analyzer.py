@@ -50,16 +50,29 @@ def term_counts(text: str) -> Counter[str]:
     return counts
 
 
-@lru_cache(maxsize=100_000)
 def terms_of_word(word: str) -> tuple[str, ...]:
     """Analyse one run of word characters; `getUserName2` gives its parts and the whole."""
+    if len(word) > _LONGEST_TERM:
+        # A hash, a key, base64: nobody looks for its parts. Unspaced scripts are no such thing.
+        head = word[:_LONGEST_TERM]
+        return _terms_of_long(word) if _UNSPACED.search(head) else (head.casefold(),)
+    return _terms_of_word(word)
+
+
+def _terms_of_long(word: str) -> tuple[str, ...]:
+    return tuple(_pairs_and_rest(unicodedata.normalize("NFKC", word)))
+
+
+@lru_cache(maxsize=100_000)
+def _terms_of_word(word: str) -> tuple[str, ...]:
     if not word.isascii():
         word = unicodedata.normalize("NFKC", word)
         if _UNSPACED.search(word):
             return tuple(_pairs_and_rest(word))
     parts = _PART.findall(word)
     whole = _term(word)
-    if len(parts) < 2:
+    # Digits in several places make no identifier but a hash.
+    if len(parts) < 2 or sum(part.isdigit() for part in parts) > 1:
         return () if whole in STOP_WORDS else (whole,)
     found = [term for part in parts if (term := _term(part)) not in STOP_WORDS]
     return tuple(dict.fromkeys([*found, whole]))
@@ -69,6 +82,8 @@ def _term(word: str) -> str:
     folded = word.casefold()
     if folded in STOP_WORDS:
         return folded
+    if not folded.isalpha():
+        return folded[:_LONGEST_TERM]
     if folded.isascii():
         return str(_STEMMERS["english"](folded))[:_LONGEST_TERM]
     if _CYRILLIC.search(folded):

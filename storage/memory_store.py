@@ -59,7 +59,7 @@ class Memory:
     source: str | None
     metadata: dict[str, Any]
     edited: bool
-    embedding_state: str
+    embedding_state: Literal["open", "done", "failed"]
     occurred_at: datetime
     created_at: datetime
     updated_at: datetime

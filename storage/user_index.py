@@ -69,12 +69,15 @@ class UserIndex:
     def bytes(self) -> int:
         """A rough sum of what this cache holds."""
         vectors = self._vectors.ntotal * (self._vectors.d * 4 + 80) if self._vectors else 0
-        return int(vectors + 600 * len(self.ids) + sum(f.bytes for f in self._fields.values()))
+        return int(
+            4_000 + vectors + 1_200 * len(self.ids) + sum(f.bytes for f in self._fields.values())
+        )
 
     @property
     def wasteful(self) -> bool:
-        """More than half of the vectors belong to texts that are gone: time to load anew."""
-        return self.vectors > 1_000 and self._gone * 2 > self.vectors
+        """More than half of it belongs to texts that are gone: time to load anew."""
+        vectors = self.vectors > 1_000 and self._gone * 2 > self.vectors
+        return vectors or any(field.wasteful for field in self._fields.values())
 
     def apply(self, changes: Sequence[Change], chunks: Sequence[Chunk]) -> None:
         """Take in a page of the change feed with the vectors of the memories in it."""

@@ -32,7 +32,7 @@ async def cluster() -> AsyncIterator[str]:
     """The address of a Postgres that holds one migrated database, `template`."""
     with tempfile.TemporaryDirectory(prefix="ml-", ignore_cleanup_errors=True) as folder:
         # Postgres' own user may enter it then, and the cluster goes with it in the end.
-        Path(folder).chmod(0o711)
+        Path(folder).chmod(0o711)  # noqa: ASYNC240 - nothing else runs yet
         async with embedded_postgres(Path(folder) / "data", print) as url:
             await execute(url, "CREATE DATABASE template")
             await migrate(url_of(url, "template"))

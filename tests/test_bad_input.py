@@ -43,6 +43,8 @@ INVALID_BODIES = {
     "lone surrogate as a key": json.dumps(GOOD | {"metadata": {"\ud800": 1}}).encode(),
     "NUL in metadata": json.dumps(GOOD | {"metadata": {"a": {"b": "\0"}}}).encode(),
     "NaN in metadata": b'{"prompt": "a", "provider": "b", "metadata": {"n": NaN}}',
+    "metadata of 300 levels": b'{"prompt": "a", "provider": "b", "metadata": {"a": %s1%s}}'
+    % (b"[" * 300, b"]" * 300),
     "metadata is a list": json.dumps(GOOD | {"metadata": []}).encode(),
     "id is not a UUID": json.dumps(GOOD | {"id": "42"}).encode(),
     "provider with line break": json.dumps(GOOD | {"provider": "a\nb"}).encode(),

@@ -41,6 +41,31 @@ async def test_other_origins_may_not(with_origin, client, origin):
         assert "Access-Control-Allow-Origin" not in answer.headers
 
 
+async def test_a_refusal_can_be_read_by_a_configured_origin(with_origin):
+    headers = {"Origin": EXTENSION, "Content-Encoding": "gzip"}
+
+    answer = await with_origin.post("/save-prompt", content=b"x", headers=headers)
+
+    assert answer.status_code == 415
+    assert answer.headers["Access-Control-Allow-Origin"] == EXTENSION
+
+
+async def test_a_fault_of_ours_says_nothing_of_what_was_sent(client, database, capsys):
+    user = await sign_up(client, "alice")
+    await database.execute("ALTER TABLE memory_layer.memories RENAME COLUMN url TO canary_column")
+
+    answer = await client.get("/memories?provider=canary", headers=user)
+
+    assert (answer.status_code, answer.json()["error_code"]) == (500, "INTERNAL_ERROR")
+    assert "canary" not in answer.text
+    output = capsys.readouterr()
+    assert "canary" not in output.out + output.err
+
+
+async def test_another_method_names_those_that_there_are(client):
+    assert "POST" in (await client.delete("/save-prompt")).headers["Allow"]
+
+
 @pytest.mark.parametrize(
     ("host", "status"),
     [

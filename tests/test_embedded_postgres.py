@@ -93,7 +93,7 @@ async def until(happened, seconds: float = 30.0):
     """Wait for what `happened` returns; database errors mean not yet."""
     async with asyncio.timeout(seconds):
         while True:
-            with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            with contextlib.suppress(*module.NO_ANSWER):
                 if result := await happened():
                     return result
             await asyncio.sleep(0.01)
@@ -231,12 +231,13 @@ async def test_a_path_with_a_comma_and_spaces_works(open_folder, run):
         assert await kept(dsn) == ["kept"]
 
 
-async def test_a_second_service_on_the_folder_is_refused(data_dir, run):
-    async with run(data_dir) as dsn:
-        with pytest.raises(DataFolderInUse, match=str(data_dir)):
-            async with run(data_dir):
-                pass
-        await save(dsn, "the first still works")
+async def test_a_second_service_on_the_folder_is_refused(running, run):
+    data_dir, dsn = running
+    with pytest.raises(DataFolderInUse, match=str(data_dir)):
+        async with run(data_dir):
+            pass
+
+    await save(dsn, "the first still works")
 
 
 async def test_a_killed_server_is_back_with_every_committed_row(data_dir, run):
@@ -251,7 +252,7 @@ async def test_a_killed_server_is_back_with_every_committed_row(data_dir, run):
 
             assert rows == [f"before {n}" for n in range(round_ + 1)]
             assert not psutil.pid_exists(killed)
-    assert servers_of(data_dir) == []
+    await until(lambda: asyncio.to_thread(lambda: not servers_of(data_dir)))
     assert sum("started again" in line for line in reports) >= 3
 
 
@@ -267,6 +268,27 @@ async def test_a_killed_server_is_back_though_clients_were_busy(data_dir, run):
 
             await asyncio.wait([busy])
             busy.exception()
+
+
+async def test_no_server_starts_while_backends_of_a_killed_one_live(data_dir, run):
+    async with run(data_dir) as dsn:
+        await save(dsn, "kept")
+        conn = await asyncpg.connect(dsn)
+        backend = psutil.Process(conn.get_server_pid())
+        backend.suspend()
+        try:
+            os.kill(postmaster_pid(data_dir), signal.SIGKILL)
+            log = data_dir / "postgres.log"
+            await until(
+                lambda: asyncio.to_thread(lambda: module.BACKENDS_LINGER in log.read_text())
+            )
+            with pytest.raises(OSError):
+                await kept(dsn)
+        finally:
+            backend.resume()
+            conn.terminate()
+
+        assert await until(lambda: kept(dsn)) == ["kept"]
 
 
 async def test_a_service_that_was_killed_has_its_server_taken_over(data_dir, run, open_folder):
@@ -370,8 +392,9 @@ async def test_a_log_that_has_grown_large_is_emptied_at_start(data_dir, run):
     assert not (data_dir / "postgres.log").read_text().startswith("old")
 
 
-async def test_what_people_wrote_is_not_in_the_log(data_dir, run):
-    async with run(data_dir) as dsn, connected(dsn) as conn:
+async def test_what_people_wrote_is_not_in_the_log(running):
+    data_dir, dsn = running
+    async with connected(dsn) as conn:
         await conn.execute("CREATE TABLE secrets (text text, CHECK (length(text) < 5))")
         with pytest.raises(asyncpg.CheckViolationError):
             await conn.execute("INSERT INTO secrets VALUES ($1)", "my diary")

@@ -464,7 +464,7 @@ def test_the_setting_names_the_embedder(tmp_path):
 
     assert (local.name, local.dimensions) == ("all-MiniLM-L6-v2-int8", 384)
     assert (paid.name, paid.dimensions) == ("openai:text-embedding-3-large", 3072)
-    assert (own.name, own.dimensions) == ("openai:nomic-embed-text:latest", 768)
+    assert (own.name, own.dimensions) == ("openai:nomic-embed-text:latest@768", 768)
     assert make_embedder(settings_with(embedder="none")) is None
 
 

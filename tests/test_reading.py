@@ -1,5 +1,6 @@
 """A person leafs through what was kept, corrects it, and deletes it."""
 
+from urllib.parse import quote
 from uuid import uuid4
 
 import pytest
@@ -80,6 +81,21 @@ async def test_conversations_are_listed_and_read_in_order(client, alice):
         ("b", None, 1),
     ]
     assert prompts(await leaf(client, alice, "/conversations/a?limit=1")) == ["n0", "n2"]
+
+
+async def test_any_conversation_id_can_be_listed_and_read(client, alice):
+    names = ["a/b", "c d", "e\u00a0f", "g\u200dh", "i?j#k", "l%2Fm", "..", "\u202e🦜"]
+    for name in names:
+        await save(client, alice, name, conversation_id=name)
+
+    pages = await leaf(client, alice, "/conversations?limit=1", "conversations")
+
+    assert sorted(c["id"] for page in pages for c in page) == sorted(names)
+    for name in names:
+        path = f"/conversations/{quote(name, safe='')}"
+        # "." and ".." alone are taken out of a path by clients before they send it.
+        if name != "..":
+            assert prompts(await leaf(client, alice, path)) == [name]
 
 
 async def test_a_conversation_of_nobody_or_of_another_person_is_404(client, alice, bob):

@@ -24,8 +24,6 @@ from tests.conftest import Headers, Server, execute, sign_up, until, url_of
 from tests.embedding_server import embedding_server
 from tests.test_faults import word_of
 
-# Behind one load balancer all replicas have one address, which their tokens name.
-PUBLIC = "http://127.0.0.1:8000"
 PEOPLE = 5
 NOW = datetime.now(UTC)
 
@@ -40,7 +38,7 @@ async def pool(database_url: str) -> AsyncIterator[Pool]:
 async def two_replicas(
     make_server: Callable[..., Server], **settings: str
 ) -> AsyncIterator[tuple[httpx.AsyncClient, httpx.AsyncClient]]:
-    servers = [make_server(AUTH_PUBLIC_URL=PUBLIC, **settings) for _ in range(2)]
+    servers = [make_server(**settings) for _ in range(2)]
     for server in servers:
         await asyncio.to_thread(server.wait_until_ready)
     async with (

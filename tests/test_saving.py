@@ -201,6 +201,37 @@ async def test_an_edited_partial_answer_is_not_overwritten(client, alice):
     assert (await read(client, alice, memory_id))["response"] == "mine"
 
 
+async def test_a_corrected_prompt_does_not_keep_its_answer_out(client, alice):
+    memory_id = (await save_prompt(client, alice, "tpyo")).json()["data"]["memory_id"]
+    await save_response(client, alice, memory_id, "With sor", status="partial")
+    await client.patch(f"/memories/{memory_id}", json={"prompt": "typo"}, headers=alice)
+
+    answer = await save_response(client, alice, memory_id, "With sorted().")
+
+    assert answer.status_code == 200
+    memory = await read(client, alice, memory_id)
+    assert (memory["prompt"], memory["response"]) == ("typo", "With sorted().")
+
+
+async def test_an_answer_of_ones_own_is_not_overwritten_by_a_late_capture(client, alice):
+    memory_id = (await save_prompt(client, alice)).json()["data"]["memory_id"]
+    await client.patch(f"/memories/{memory_id}", json={"response": "my own note"}, headers=alice)
+
+    answer = await save_response(client, alice, memory_id, "With sorted().")
+
+    assert answer.status_code == 409
+    assert (await read(client, alice, memory_id))["response"] == "my own note"
+
+
+async def test_an_empty_title_does_not_lose_the_turn(client, alice):
+    empty = dict.fromkeys(("model", "conversation_id", "conversation_title", "url", "source"), "")
+
+    saved = await save_prompt(client, alice, **empty)
+
+    memory = await read(client, alice, saved.json()["data"]["memory_id"])
+    assert {memory[name] for name in empty} == {None}
+
+
 async def test_nothing_resurrects_a_deleted_memory(client, alice, database):
     memory_id = str(uuid4())
     first = await save_prompt(client, alice, "secret", id=memory_id)

@@ -1,5 +1,6 @@
 """A person finds a memory again by meaning and by words."""
 
+import secrets
 from collections import Counter
 from datetime import UTC, datetime
 from uuid import uuid4
@@ -8,7 +9,7 @@ import pytest
 
 from core.snippets import snippet
 from storage.analyzer import terms
-from storage.change_feed import Change
+from storage.change_feed import PAGE, Change
 from storage.memory_store import Filters
 from storage.user_index import UserIndex
 from tests.conftest import app_client, sign_up, until
@@ -267,6 +268,36 @@ async def test_a_cache_from_before_a_purge_or_a_restore_starts_anew(client, alic
     await save(client, alice, "after the restore")
     assert await search(client, alice, "walrus") == []
     assert len(await search(client, alice, "restore")) == 1
+
+
+async def test_a_purge_beyond_all_that_is_left_does_not_keep_a_search_busy(client, alice, database):
+    for n in range(PAGE + 30):
+        await save(client, alice, f"walrus {n}")
+    await database.execute(
+        "UPDATE memory_layer.user_state SET purged_through = 5000, change_seq = 5000"
+    )
+
+    for _ in range(2):
+        assert len(await search(client, alice, "walrus", limit=100)) == 100
+
+
+def test_a_text_of_hashes_is_analysed_in_a_moment():
+    counted = []
+    for text in (secrets.token_hex(8_000), " ".join(secrets.token_hex(4) for _ in range(1_000))):
+        counted.append(len(terms(text)))
+
+    # One term a hash, where its parts would be thousands.
+    assert counted[0] == 1
+    assert counted[1] <= 3_000
+
+
+def test_a_growing_answer_does_not_let_the_cache_grow_without_end():
+    index, memory_id = UserIndex(0), uuid4()
+
+    for seq in range(1, 300):
+        index.apply([change(memory_id, seq, f"version {seq}")], [])
+
+    assert index.wasteful
 
 
 @pytest.mark.parametrize(

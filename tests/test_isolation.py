@@ -1,0 +1,371 @@
+"""Whatever three people do, nobody sees, changes or is hindered by what is another's."""
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+from uuid import uuid4
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+
+from core.config import Settings
+from core.signing_keys import load_or_create_keys
+from main import create_app
+from storage.database import open_pool
+from tests.conftest import PASSWORD, Headers
+
+STEPS = 5_000
+PEOPLE = ("alice", "bob", "carol")
+SLOTS = st.integers(0, 3)
+PERSON = st.sampled_from(PEOPLE)
+# Few, and the same for all, so that everybody's data collide wherever they can.
+TEXTS = st.sampled_from(["walrus", "walrus lion", "lion", "zebra"])
+CHATS = st.sampled_from(["c1", "c2", None])
+
+
+@dataclass(frozen=True)
+class Expected:
+    """A memory as its owner should see it; `captured` are the texts that retries are held to.
+
+    A text that is there and was not captured is the owner's own: no capture replaces it.
+    """
+
+    prompt: str | None = None
+    response: str | None = None
+    captured_prompt: str | None = None
+    captured_response: str | None = None
+    chat: str | None = None
+    deleted: bool = False
+
+    @property
+    def words(self) -> set[str]:
+        return set(f"{self.prompt or ''} {self.response or ''}".split())
+
+
+class ThreePeople(RuleBasedStateMachine):
+    """Three people share one server, four ids and four words; dicts say what each may see."""
+
+    http: ClassVar[httpx.Client]
+    sign: ClassVar[Callable[[], Headers]]
+    answers: ClassVar[Counter[tuple[str, int]]]
+    steps: ClassVar[int] = 0
+
+    @initialize()
+    def everybody_is_new(self) -> None:
+        type(self).steps -= 1  # This is counted too, and is no step.
+        self.headers = {person: type(self).sign() for person in PEOPLE}
+        self.own: dict[str, dict[str, Expected]] = {person: {} for person in PEOPLE}
+        self.ids = [str(uuid4()) for _ in range(4)]
+        self.example = "".join("bcdfghjklmnpqrtv"[int(digit, 16)] for digit in uuid4().hex[:8])
+
+    def call(self, person: str, method: str, path: str, **more: Any) -> httpx.Response:
+        answer = self.http.request(method, path, headers=self.headers[person], **more)
+        assert answer.status_code in (200, 201, 403, 404, 409), answer.text
+        self.answers[method, answer.status_code] += 1
+        for other in set(PEOPLE) - {person}:
+            assert self.mark(other) not in answer.text, f"{person} sees what is {other}'s"
+        return answer
+
+    def mark(self, person: str) -> str:
+        """A word that stands in every text of the person and in nobody else's."""
+        return f"mark{person}{self.example}"
+
+    def text(self, person: str, words: str) -> str:
+        return f"{words} {self.mark(person)}"
+
+    def alive(self, person: str) -> dict[str, Expected]:
+        return {i: memory for i, memory in self.own[person].items() if not memory.deleted}
+
+    def refusal(self, person: str, memory_id: str) -> int:
+        """403 for what somebody else alone has had, 404 for nobody's and one's own deleted."""
+        known = [other for other in PEOPLE if memory_id in self.own[other]]
+        return 403 if known and person not in known else 404
+
+    def on_one(self, person: str, slot: int, method: str, **more: Any) -> httpx.Response | None:
+        """Return the answer about a living memory of the person's; check the refusal of others."""
+        memory_id = self.ids[slot]
+        answer = self.call(person, method, f"/memories/{memory_id}", **more)
+        if memory_id in self.alive(person):
+            assert answer.status_code == 200, answer.text
+            return answer
+        assert answer.status_code == self.refusal(person, memory_id), answer.text
+        return None
+
+    @rule(person=PERSON, slot=SLOTS, words=TEXTS, chat=CHATS)
+    def save_prompt(self, person: str, slot: int, words: str, chat: str | None) -> None:
+        memory_id, text = self.ids[slot], self.text(person, words)
+        body = {"id": memory_id, "prompt": text, "provider": "claude", "conversation_id": chat}
+        answer = self.call(person, "POST", "/save-prompt", json=body)
+        before = self.own[person].get(memory_id, Expected())
+        if before.captured_prompt != text and (before.captured_prompt or before.prompt):
+            assert answer.status_code == 409
+            return
+        known = before.captured_prompt or before.deleted
+        assert answer.status_code == (200 if known else 201), answer.text
+        if before.captured_prompt is None:
+            after = replace(before, captured_prompt=text)
+            if not before.deleted:
+                after = replace(after, prompt=text, chat=before.chat or chat)
+            self.own[person][memory_id] = after
+
+    @rule(person=PERSON, slot=SLOTS, words=TEXTS, chat=CHATS)
+    def save_response(self, person: str, slot: int, words: str, chat: str | None) -> None:
+        memory_id, text = self.ids[slot], self.text(person, words)
+        body = {
+            "memory_id": memory_id,
+            "response": text,
+            "provider": "claude",
+            "conversation_id": chat,
+        }
+        answer = self.call(person, "POST", "/save-response", json=body)
+        before = self.own[person].get(memory_id, Expected())
+        if before.captured_response != text and (before.captured_response or before.response):
+            assert answer.status_code == 409
+            return
+        assert answer.status_code == 200, answer.text
+        if before.captured_response is None:
+            after = replace(before, captured_response=text)
+            if not before.deleted:
+                after = replace(after, response=text, chat=chat or before.chat)
+            self.own[person][memory_id] = after
+
+    @rule(person=PERSON, slot=SLOTS, words=TEXTS, side=st.sampled_from(["prompt", "response"]))
+    def edit(self, person: str, slot: int, words: str, side: str) -> None:
+        text = self.text(person, words)
+        if answer := self.on_one(person, slot, "PATCH", json={side: text}):
+            memory_id = self.ids[slot]
+            changed = replace(self.own[person][memory_id], **{side: text})
+            self.own[person][memory_id] = changed
+            assert seen(answer.json()["data"]) == (changed.prompt, changed.response, changed.chat)
+
+    @rule(person=PERSON, slot=SLOTS)
+    def delete(self, person: str, slot: int) -> None:
+        if self.on_one(person, slot, "DELETE"):
+            before = self.own[person][self.ids[slot]]
+            self.own[person][self.ids[slot]] = replace(
+                before, prompt=None, response=None, chat=None, deleted=True
+            )
+
+    @rule(person=PERSON, slot=SLOTS)
+    def read(self, person: str, slot: int) -> None:
+        if answer := self.on_one(person, slot, "GET"):
+            mine = self.own[person][self.ids[slot]]
+            assert seen(answer.json()["data"]) == (mine.prompt, mine.response, mine.chat)
+
+    @rule(person=PERSON, method=st.sampled_from(["GET", "DELETE"]))
+    def ask_for_nobodys(self, person: str, method: str) -> None:
+        assert self.call(person, method, f"/memories/{uuid4()}").status_code == 404
+
+    @rule(person=PERSON, chat=CHATS)
+    def list_memories(self, person: str, chat: str | None) -> None:
+        query = {"limit": 100} | ({"conversation_id": chat} if chat else {})
+        answer = self.call(person, "GET", "/memories", params=query).json()["data"]
+        assert {memory["id"]: seen(memory) for memory in answer["memories"]} == {
+            memory_id: (mine.prompt, mine.response, mine.chat)
+            for memory_id, mine in self.alive(person).items()
+            if chat in (None, mine.chat)
+        }
+
+    @rule(person=PERSON, word=st.sampled_from(["walrus", "lion", "zebra"]), chat=CHATS)
+    def search(self, person: str, word: str, chat: str | None) -> None:
+        body = {"query": word, "limit": 100, "conversation_id": chat}
+        hits = self.call(person, "POST", "/search", json=body).json()["data"]["hits"]
+        assert {hit["memory"]["id"]: seen(hit["memory"]) for hit in hits} == {
+            memory_id: (mine.prompt, mine.response, mine.chat)
+            for memory_id, mine in self.alive(person).items()
+            if word in mine.words and chat in (None, mine.chat)
+        }
+
+    @rule(person=PERSON, other=PERSON)
+    def search_for_anothers_words(self, person: str, other: str) -> None:
+        """The query is echoed by nothing, so that even its own words must not come back."""
+        answer = self.http.post(
+            "/search",
+            json={"query": self.mark(other), "limit": 100},
+            headers=self.headers[person],
+        )
+        found = {hit["memory"]["id"] for hit in answer.json()["data"]["hits"]}
+        assert found == (set(self.alive(person)) if person == other else set())
+
+    @rule(person=PERSON)
+    def list_conversations(self, person: str) -> None:
+        answer = self.call(person, "GET", "/conversations").json()["data"]
+        counted = Counter(mine.chat for mine in self.alive(person).values() if mine.chat)
+        assert {chat["id"]: chat["memories"] for chat in answer["conversations"]} == counted
+
+    @rule(person=PERSON, chat=st.sampled_from(["c1", "c2"]))
+    def read_conversation(self, person: str, chat: str) -> None:
+        answer = self.call(person, "GET", f"/conversations/{chat}")
+        expected = {i for i, mine in self.alive(person).items() if mine.chat == chat}
+        if not expected:
+            assert answer.status_code == 404
+        else:
+            assert {memory["id"] for memory in answer.json()["data"]["memories"]} == expected
+
+    @invariant()
+    def count(self) -> None:
+        type(self).steps += 1
+
+    def teardown(self) -> None:
+        """Nobody's data were changed by what the others did since they last looked."""
+        if hasattr(self, "own"):
+            for person in PEOPLE:
+                self.list_memories(person, None)
+
+
+def seen(memory: dict[str, Any]) -> tuple[str | None, str | None, str | None]:
+    return memory["prompt"], memory["response"], memory["conversation_id"]
+
+
+@pytest.fixture
+async def sign(database_url: str) -> Callable[[], Headers]:
+    """Make new people as fast as the server could if it hashed no passwords."""
+    issuer = Settings(_env_file=None).token_issuer
+    async with open_pool(database_url, 1, 1) as pool:
+        keys = await load_or_create_keys(pool)
+
+    def sign() -> Headers:
+        now = int(time.time())
+        claims: dict[str, object] = {
+            "iss": issuer,
+            "aud": "authenticated",
+            "role": "authenticated",
+            "sub": str(uuid4()),
+            "session_id": str(uuid4()),
+            "iat": now,
+            "exp": now + 3_600,
+        }
+        return {"Authorization": f"Bearer {keys.sign(claims)}"}
+
+    return sign
+
+
+async def test_nothing_of_one_person_ever_reaches_another(
+    live_server: str, sign: Callable[[], Headers]
+) -> None:
+    parts = {"sign": staticmethod(sign), "answers": Counter()}
+    machine = type("Machine", (ThreePeople,), parts)
+    with httpx.Client(base_url=live_server, timeout=30) as machine.http:
+        await asyncio.to_thread(
+            run_state_machine_as_test,
+            machine,
+            settings=settings(
+                max_examples=125,
+                stateful_step_count=50,
+                deadline=None,
+                database=None,
+                print_blob=True,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
+    print(f"{machine.steps} steps: {dict(machine.answers)}")
+    assert machine.steps >= STEPS
+    assert min(machine.answers[method, 403] for method in ("GET", "PATCH", "DELETE")) > 0
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """Bob asks a route for what is alice's: the answer he gets, and what he sends.
+
+    What stands in braces is hers. Who is not signed in is refused unless the route is public.
+    """
+
+    status: int
+    send: dict[str, Any] | None = None
+    query: str = ""
+    public: bool = False
+
+
+ATTEMPTS = {
+    "POST /save-prompt": Attempt(201, {"id": "{memory}", "prompt": "p", "provider": "claude"}),
+    "POST /save-response": Attempt(200, {"memory_id": "{memory}", "response": "r"}),
+    "POST /search": Attempt(200, {"query": "secret", "conversation_id": "{chat}"}),
+    "GET /memories": Attempt(200, query="?conversation_id={chat}"),
+    "GET /memories/{memory_id}": Attempt(403),
+    "PATCH /memories/{memory_id}": Attempt(403, {"prompt": "bob was here"}),
+    "DELETE /memories/{memory_id}": Attempt(403),
+    "GET /conversations": Attempt(200),
+    "GET /conversations/{conversation_id}": Attempt(404),
+    "GET /healthz": Attempt(200, public=True),
+    "GET /readyz": Attempt(200, public=True),
+    "GET /health": Attempt(200, public=True),
+    "POST /auth/v1/signup": Attempt(422, {"email": "{email}", "password": PASSWORD}, public=True),
+    "POST /auth/v1/token": Attempt(
+        400,
+        {"email": "{email}", "password": "a guess of bob's"},
+        query="?grant_type=password",
+        public=True,
+    ),
+    "GET /auth/v1/user": Attempt(200),
+    "PUT /auth/v1/user": Attempt(200, {"data": {"id": "{user}", "sub": "{user}"}}),
+    "POST /auth/v1/logout": Attempt(204),
+    "GET /auth/v1/.well-known/jwks.json": Attempt(200, public=True),
+    "GET /auth/v1/settings": Attempt(200, public=True),
+    "GET /auth/v1/health": Attempt(200, public=True),
+}
+
+
+def routes() -> dict[str, dict[str, Any]]:
+    """Every operation of the OpenAPI document, as `GET /path`."""
+    return {
+        f"{method.upper()} {path}": operation
+        for path, operations in create_app().openapi()["paths"].items()
+        for method, operation in operations.items()
+    }
+
+
+def test_every_route_says_what_it_does_with_what_is_anothers() -> None:
+    assert set(routes()) == set(ATTEMPTS)
+    unguarded = {name for name, operation in routes().items() if "security" not in operation}
+    assert unguarded == {name for name, attempt in ATTEMPTS.items() if attempt.public}
+
+
+@pytest.mark.parametrize("name", ATTEMPTS)
+async def test_no_route_gives_or_changes_what_is_anothers(
+    client: httpx.AsyncClient, alice: Headers, bob: Headers, name: str
+) -> None:
+    attempt = ATTEMPTS[name]
+    memory = {"id": str(uuid4()), "prompt": "secret of alice", "provider": "claude"}
+    chat = f"chat-{uuid4()}"
+    await client.post("/save-prompt", json=memory | {"conversation_id": chat}, headers=alice)
+    user = (await client.get("/auth/v1/user", headers=alice)).json()
+    before = await everything_of(client, alice)
+    names = {"{memory}": memory["id"], "{chat}": chat, "{user}": user["id"]}
+    names |= {"{memory_id}": memory["id"], "{conversation_id}": chat, "{email}": user["email"]}
+
+    def filled(text: str) -> str:
+        for placeholder, value in names.items():
+            text = text.replace(placeholder, value)
+        return text
+
+    method, _, path = name.partition(" ")
+    body = json.loads(filled(json.dumps(attempt.send)))
+    answer = await client.request(method, filled(path + attempt.query), json=body, headers=bob)
+
+    assert answer.status_code == attempt.status, answer.text
+    assert "secret of alice" not in answer.text
+    assert await everything_of(client, alice) == before
+    if not attempt.public:
+        stranger = await client.request(method, filled(path + attempt.query), json=body)
+        assert stranger.status_code == 401
+
+
+async def everything_of(client: httpx.AsyncClient, user: Headers) -> list[Any]:
+    paths = ("/memories", "/conversations", "/auth/v1/user")
+    answers = [await client.get(path, headers=user) for path in paths]
+    found = await client.post("/search", json={"query": "secret"}, headers=user)
+    assert {answer.status_code for answer in (*answers, found)} == {200}
+    return [answer.json() for answer in (*answers, found)]
