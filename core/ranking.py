@@ -1,6 +1,8 @@
 """From evidence to an order of memories: pure functions, and every weight of the ranking."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
@@ -30,6 +32,10 @@ class Ranked:
     dense: float | None
     lexical: float
     matched: str
+
+
+# Orders the evidence: the best `limit` slots, best first.
+Rank: TypeAlias = Callable[[Evidence, int], list[Ranked]]
 
 
 def rank(evidence: Evidence, limit: int) -> list[Ranked]:

@@ -11,7 +11,7 @@ import numpy as np
 import structlog
 
 from core.embeddings import Embedder, EmbedderUnavailable, TextRefused
-from core.ranking import Ranked, rank
+from core.ranking import Rank, Ranked, rank
 from core.snippets import Segment, snippet
 from storage import analyzer, change_feed, memory_store
 from storage.database import Connection, Pool, acting_as
@@ -71,10 +71,13 @@ class _Cached:
 class Retrieval:
     """Holds the caches of the users who searched last, within a budget of bytes."""
 
-    def __init__(self, pool: Pool, embedder: Embedder | None, budget_bytes: int) -> None:
+    def __init__(
+        self, pool: Pool, embedder: Embedder | None, budget_bytes: int, ranked: Rank = rank
+    ) -> None:
         self._pool = pool
         self._embedder = embedder
         self._budget = budget_bytes
+        self._ranked = ranked
         self._cached: OrderedDict[UUID, _Cached] = OrderedDict()
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="search")
 
@@ -170,7 +173,7 @@ class Retrieval:
     ) -> list[_Found]:
         def find() -> list[_Found]:
             evidence = index.evidence(terms, vector, filters)
-            return [_found(index, evidence, item) for item in rank(evidence, limit)]
+            return [_found(index, evidence, item) for item in self._ranked(evidence, limit)]
 
         if index.vectors <= INLINE_VECTORS:
             return find()
