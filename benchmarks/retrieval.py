@@ -36,6 +36,7 @@ from core.minilm import prepare_in_child
 from core.ranking import Rank, Ranked, rank
 from core.retrieval import Retrieval
 from core.save_queue import write_together
+from core.time_hints import Period
 from storage import embedding_queue
 from storage.database import Pool, open_pool
 from storage.embedded_postgres import embedded_postgres
@@ -76,7 +77,7 @@ def by_reciprocal_rank(evidence: Evidence) -> np.ndarray:
 
 
 def baseline(
-    score: Callable[[Evidence], np.ndarray], evidence: Evidence, limit: int
+    score: Callable[[Evidence], np.ndarray], evidence: Evidence, limit: int, _: Period | None
 ) -> list[Ranked]:
     scores = score(evidence)
     return [
@@ -133,7 +134,9 @@ async def embed_all(pool: Pool, embedder: LocalEmbedder) -> None:
 
 
 async def ask(retrieval: Retrieval, stored: Stored, question: Question) -> dict[str, float]:
-    recall = await retrieval.recall(stored.user_id, question.text, DEPTH, Filters())
+    recall = await retrieval.recall(
+        stored.user_id, question.text, DEPTH, Filters(), question.asked_at
+    )
     found = [stored.labels[hit.memory.id] for hit in recall.hits]
     sessions = [str(hit.memory.conversation_id) for hit in recall.hits]
     turn_scores = measures.of_turns(found, question.turns) if question.turns else {}

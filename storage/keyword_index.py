@@ -9,8 +9,8 @@ import numpy as np
 
 from storage.analyzer import term_counts
 
-# Okapi BM25 (Robertson & Zaragoza 2009). b near 1 keeps long answers from drowning short prompts.
-K1, B = 1.2, 0.9
+# Okapi BM25 with the values its authors start from (Robertson & Zaragoza 2009).
+K1, B = 1.2, 0.75
 
 
 class KeywordField:
@@ -73,6 +73,15 @@ class KeywordField:
         for term, documents, _ in self._found(rarities):
             by_document[documents] += rarities[term] / total
         return self._by_slot(by_document, slots)
+
+    def holds(self, term: str, slots: int) -> np.ndarray:
+        """Return whether each slot's text holds the term, shape (slots,)."""
+        held = np.zeros(slots, dtype=bool)
+        where = np.frombuffer(self._slots, dtype=np.int32)
+        for _, documents, _ in self._found([term]):
+            alive = where[documents]
+            held[alive[alive >= 0]] = True
+        return held
 
     def _found(self, terms: Iterable[str]) -> Iterable[tuple[str, np.ndarray, np.ndarray]]:
         for term in terms:
