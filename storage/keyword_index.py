@@ -9,8 +9,8 @@ import numpy as np
 
 from storage.analyzer import term_counts
 
-# Okapi BM25 with the values its authors start from (Robertson & Zaragoza 2009).
-K1, B = 1.2, 0.75
+# Okapi BM25 (Robertson & Zaragoza 2009). b near 1 keeps long answers from drowning short prompts.
+K1, B = 1.2, 0.9
 
 
 class KeywordField:
