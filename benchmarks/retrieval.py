@@ -249,6 +249,7 @@ async def run(options: argparse.Namespace) -> None:
                     everyone, rows, seconds = await measure(pool, embedder, name, people)
                     print_set(name, everyone, rows, seconds)
                     compare(rows, options.against)
+                    sys.stdout.flush()
                     all_rows += rows
     await embedder.aclose()
     if options.out:

@@ -1,5 +1,7 @@
 """What a question's time and a memory's conversation do to the order of what is found."""
 
+import gzip
+import json
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
@@ -7,6 +9,7 @@ from uuid import uuid4
 import numpy as np
 import pytest
 
+from benchmarks import conversations, measures
 from core.ranking import beside, best_of_conversation, rank
 from core.time_hints import period
 from storage.analyzer import terms
@@ -192,3 +195,95 @@ async def test_a_search_says_what_time_and_conversation_added(client, alice):
     assert why["the ferry was late"]["time"] > 0
     assert why["the ferry was late"]["conversation"] > 0
     assert (why["a ferry ticket"]["time"], why["a ferry ticket"]["conversation"]) == (0, 0)
+
+
+def test_the_benchmark_reads_chats_between_people(tmp_path):
+    turns = [
+        {"speaker": "Ann", "dia_id": "D1:1", "text": "Look!", "blip_caption": "a red boat"},
+        {"speaker": "Ben", "dia_id": "D1:02", "text": "Nice."},
+    ]
+    talk = {"session_1": turns, "session_1_date_time": "1:56 pm on 8 May, 2023"}
+    asked = [
+        {"question": "Whose boat?", "evidence": ["D:1:1; D1:2", "D9:9"], "category": 1},
+        {"question": "Nobody's?", "evidence": ["D7:1"], "category": 4},
+    ]
+    row = {"sample_id": "one", "conversation": talk, "qa": asked}
+    (tmp_path / "people.json").write_text(json.dumps([row]))
+
+    [conversation] = conversations.load(tmp_path)["people"]
+
+    assert [turn.prompt for turn in conversation.turns] == [
+        "Ann: Look! [shares a red boat]",
+        "Ben: Nice.",
+    ]
+    assert conversation.turns[0].occurred_at == datetime(2023, 5, 8, 13, 56, tzinfo=UTC)
+    [question] = conversation.questions
+    assert (question.category, question.turns) == ("multi-hop", {"D1:1", "D1:2"})
+
+
+def test_the_benchmark_reads_chats_with_an_assistant(tmp_path):
+    messages = [
+        {"conv": "c", "id": n, "role": role, "date": date, "content": f"message {n}"}
+        for n, (role, date) in enumerate(
+            [("user", "May-01-2024"), ("assistant", "May-01-2024"), ("user", "May-09-2024")]
+        )
+    ]
+    questions = [
+        {"conv": "c", "ability": "knowledge_update", "question": "?", "source_ids": [1, 2]},
+        {"conv": "c", "ability": "summarization", "question": "?", "source_ids": [0]},
+    ]
+    for name, rows in (("messages", messages), ("questions", questions)):
+        with gzip.open(tmp_path / f"chats.{name}.jsonl.gz", "wt") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+
+    [conversation] = conversations.load(tmp_path)["chats"]
+
+    assert [(turn.prompt, turn.response) for turn in conversation.turns] == [
+        ("message 0", "message 1"),
+        ("message 2", ""),
+    ]
+    [question] = conversation.questions
+    assert question.turns == {"0", "2"}
+    assert question.sessions == {"May-01-2024", "May-09-2024"}
+
+
+def test_the_benchmark_reads_long_histories_of_one_question(tmp_path):
+    said = [
+        {"role": "user", "content": "I moved to Porto.", "has_answer": True},
+        {"role": "assistant", "content": "Enjoy!"},
+    ]
+    row = {
+        "question_id": "q1",
+        "question_type": "single-session-user",
+        "question": "Where do I live?",
+        "question_date": "2023/05/30 (Tue) 23:40",
+        "haystack_session_ids": ["s1", "s2"],
+        "haystack_dates": ["2023/05/20 (Sat) 02:21", "2023/05/21 (Sun) 02:21"],
+        "haystack_sessions": [said, said[1:]],
+        "answer_session_ids": ["s1"],
+    }
+    (tmp_path / "long.json").write_text(json.dumps([row]))
+
+    [conversation] = conversations.load(tmp_path)["long"]
+
+    texts = [(turn.session, turn.prompt, turn.response) for turn in conversation.turns]
+    assert texts == [("s1", "I moved to Porto.", "Enjoy!"), ("s2", "", "Enjoy!")]
+    [question] = conversation.questions
+    assert (question.turns, question.sessions) == ({conversation.turns[0].label}, {"s1"})
+    assert question.asked_at == datetime(2023, 5, 30, 23, 40, tzinfo=UTC)
+
+
+def test_measures_of_a_ranking():
+    turns = measures.of_turns(["a", "b", "c", "d", "e", "f"], frozenset("bfz"))
+    sessions = measures.of_sessions(["s", "s", "t"], frozenset("tu"))
+
+    assert (turns["R@5"], turns["R@10"], turns["hit@5"], turns["MRR"]) == (1 / 3, 2 / 3, 1.0, 0.5)
+    assert 0 < turns["nDCG@10"] < 1
+    assert sessions == {"any@5": 1.0, "all@5": 0.0}
+
+
+def test_a_difference_of_nothing_lies_within_its_noise():
+    change, low, high = measures.paired_bootstrap([1.0, 0.0] * 50, [0.0, 1.0] * 50)
+
+    assert change == 0
+    assert low < 0 < high
