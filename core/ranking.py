@@ -68,7 +68,7 @@ def rank(evidence: Evidence, limit: int, period: Period | None = None) -> list[R
         "time": TIME_WEIGHT * _within(evidence.occurred_at, period)[candidates],
         "conversation": _context(evidence, candidates, own),
     }
-    score = own + SPEAKER_WEIGHT * evidence.speaker_named[candidates] + sum(extra.values())
+    score = own + _speaker(evidence)[candidates] + sum(extra.values())
     order = np.lexsort((candidates, -evidence.occurred_at[candidates], -score))[:limit]
     return [
         _ranked(
@@ -115,6 +115,12 @@ def _scaled_known(values: np.ndarray) -> np.ndarray:
     return scaled if best > least else np.where(known, np.clip(values, 0, 1), 0.0)
 
 
+def _speaker(evidence: Evidence) -> np.ndarray:
+    """What was answered by an assistant begins with no speaker's name, but perhaps with a title."""
+    named: np.ndarray = evidence.speaker_named & ~evidence.answered
+    return SPEAKER_WEIGHT * named
+
+
 def _within(occurred_at: np.ndarray, period: Period | None) -> np.ndarray:
     if period is None:
         return np.zeros(len(occurred_at))
@@ -131,7 +137,7 @@ def _context(evidence: Evidence, candidates: np.ndarray, own: np.ndarray) -> np.
     score[candidates] = own
     near = beside(score, evidence.order, evidence.conversation)
     whole = best_of_conversation(
-        (score + near + SPEAKER_WEIGHT * evidence.speaker_named)[candidates],
+        (score + near + _speaker(evidence))[candidates],
         evidence.conversation[candidates],
     )
     words = _spread(evidence.conversation_words[candidates])

@@ -158,6 +158,17 @@ def test_who_is_named_is_looked_for_as_the_one_who_spoke():
     assert next(iter(asked(turns, "what did Berta say of the ferry"))).startswith("Berta")
 
 
+def test_a_title_before_an_answered_prompt_is_no_speaker():
+    titled, plain = (
+        said("Python: sort a list", answer="yes"),
+        said("sort a Python list", answer="yes"),
+    )
+
+    found = asked([titled, plain], "Python list")
+
+    assert len({item.score for item in found.values()}) == 1
+
+
 def test_the_time_a_question_names_puts_its_memories_first_and_hides_no_others():
     early, late = said("the ferry ticket", days=90), said("a ferry ticket", days=150)
 
