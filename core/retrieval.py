@@ -5,6 +5,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Literal
 from uuid import UUID
 
@@ -12,8 +13,9 @@ import numpy as np
 import structlog
 
 from core.embeddings import Embedder, EmbedderUnavailable, TextRefused
-from core.ranking import Ranked, rank
+from core.ranking import Rank, Ranked, rank
 from core.snippets import Segment, snippet
+from core.time_hints import Period, period
 from storage import analyzer, change_feed, memory_store
 from storage.database import Connection, Pool, acting_as
 from storage.memory_store import Filters, Memory
@@ -30,10 +32,13 @@ INLINE_CHARACTERS = 20_000
 @dataclass(frozen=True, slots=True)
 class Why:
     """`dense` is the best cosine, or None while not embedded; `lexical` the share of the query's
-    rare words that one side of the memory holds."""
+    rare words that one side of the memory holds. `time` and `conversation` are what the time
+    named in the query and the rest of its conversation added to the score."""
 
     dense: float | None
     lexical: float
+    time: float
+    conversation: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,13 @@ class Recall:
 
 
 @dataclass(frozen=True, slots=True)
+class _Asked:
+    terms: Counter[str]
+    vector: np.ndarray | None
+    period: Period | None
+
+
+@dataclass(frozen=True, slots=True)
 class _Found:
     """A ranked memory, and where its nearest chunk stands: side, start, stop."""
 
@@ -72,10 +84,13 @@ class _Cached:
 class Retrieval:
     """Holds the caches of the users who searched last, within a budget of bytes."""
 
-    def __init__(self, pool: Pool, embedder: Embedder | None, budget_bytes: int) -> None:
+    def __init__(
+        self, pool: Pool, embedder: Embedder | None, budget_bytes: int, ranked: Rank = rank
+    ) -> None:
         self._pool = pool
         self._embedder = embedder
         self._budget = budget_bytes
+        self._ranked = ranked
         self._cached: OrderedDict[UUID, _Cached] = OrderedDict()
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="search")
 
@@ -90,10 +105,23 @@ class Retrieval:
     def users(self) -> int:
         return len(self._cached)
 
-    async def recall(self, user_id: UUID, query: str, limit: int, filters: Filters) -> Recall:
-        """Return the best memories; whatever was acknowledged before this call takes part."""
-        vector = await self._embed(query)
-        terms = Counter(analyzer.terms(query))
+    async def recall(
+        self,
+        user_id: UUID,
+        query: str,
+        limit: int,
+        filters: Filters,
+        asked_at: datetime | None = None,
+    ) -> Recall:
+        """Return the best memories; whatever was acknowledged before this call takes part.
+
+        "Last week" is reckoned from `asked_at`, or else from now.
+        """
+        asked = _Asked(
+            Counter(analyzer.terms(query)),
+            await self._embed(query),
+            period(query, asked_at or datetime.now(UTC)),
+        )
         cached = self._of(user_id)
         async with cached.lock, acting_as(self._pool, user_id) as conn:
             try:
@@ -102,16 +130,16 @@ class Retrieval:
                 # It may have been left between two changes; Postgres has it all.
                 self._cached.pop(user_id, None)
                 raise
-            found = await self._rank(cached.index, terms, vector, filters, limit)
+            found = await self._rank(cached.index, asked, filters, limit)
             ids = [item.memory_id for item in found]
             memories = {m.id: m for m in await memory_store.read_many(conn, user_id, ids)}
         self._keep_within_budget()
         hits = [
-            _hit(memories[item.memory_id], item, set(terms))
+            _hit(memories[item.memory_id], item, set(asked.terms))
             for item in found
             if item.memory_id in memories
         ]
-        return Recall(hits, semantic=vector is not None)
+        return Recall(hits, semantic=asked.vector is not None)
 
     async def _embed(self, query: str) -> np.ndarray | None:
         if self._embedder is None or not query.strip():
@@ -163,16 +191,12 @@ class Retrieval:
             await loop.run_in_executor(self._threads, index.apply, changes, chunks)
 
     async def _rank(
-        self,
-        index: UserIndex,
-        terms: Counter[str],
-        vector: np.ndarray | None,
-        filters: Filters,
-        limit: int,
+        self, index: UserIndex, asked: _Asked, filters: Filters, limit: int
     ) -> list[_Found]:
         def find() -> list[_Found]:
-            evidence = index.evidence(terms, vector, filters)
-            return [_found(index, evidence, item) for item in rank(evidence, limit)]
+            evidence = index.evidence(asked.terms, asked.vector, filters)
+            ranked = self._ranked(evidence, limit, asked.period)
+            return [_found(index, evidence, item) for item in ranked]
 
         if index.vectors <= INLINE_VECTORS:
             return find()
@@ -206,5 +230,5 @@ def _hit(memory: Memory, found: _Found, wanted: set[str]) -> Hit:
         relevant=item.relevant,
         matched=side,
         snippet=snippet(sides[side], wanted, here),
-        why=Why(item.dense, item.lexical),
+        why=Why(item.dense, item.lexical, item.time, item.conversation),
     )

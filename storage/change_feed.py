@@ -26,6 +26,7 @@ class Change:
     conversation_id: str | None
     occurred_at: datetime
     content_hash: bytes
+    created_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,8 @@ async def since(conn: Connection, user_id: UUID, change_seq: int) -> Feed:
     rows = await conn.fetch(
         """
         SELECT s.epoch, s.purged_through, m.id, m.change_seq, m.deleted_at IS NOT NULL AS deleted,
-               m.prompt, m.response, m.provider, m.conversation_id, m.occurred_at, m.content_hash
+               m.prompt, m.response, m.provider, m.conversation_id, m.occurred_at, m.content_hash,
+               m.created_at
           FROM memory_layer.user_state s
           LEFT JOIN LATERAL (
                 SELECT * FROM memory_layer.memories

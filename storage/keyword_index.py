@@ -79,6 +79,15 @@ class KeywordField:
             by_document[documents] += rarities[term] / total
         return self._by_slot(by_document, slots)
 
+    def holds(self, term: str, slots: int) -> np.ndarray:
+        """Return whether each slot's text holds the term, shape (slots,)."""
+        held = np.zeros(slots, dtype=bool)
+        where = np.frombuffer(self._slots, dtype=np.int32)
+        for _, documents, _ in self._found([term]):
+            alive = where[documents]
+            held[alive[alive >= 0]] = True
+        return held
+
     def _found(self, terms: Iterable[str]) -> Iterable[tuple[str, np.ndarray, np.ndarray]]:
         for term in terms:
             if posting := self._postings.get(term):

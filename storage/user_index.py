@@ -2,7 +2,7 @@
 
 from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -10,6 +10,7 @@ import faiss
 import numpy as np
 
 from storage.change_feed import Change, Chunk
+from storage.conversation_index import ConversationIndex, words_of_date
 from storage.keyword_index import KeywordField
 from storage.memory_store import Filters
 
@@ -23,13 +24,17 @@ class _Entry:
     slot: int
     change_seq: int
     content_hash: bytes = bytes(32)
+    date: str = ""
     documents: list[int | None] = field(default_factory=lambda: [None, None])
     chunks: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What speaks for each slot, arrays of shape (slots,); a similarity of -1 means unknown."""
+    """What speaks for each slot, arrays of shape (slots,); a similarity of -1 means unknown.
+
+    `order` alone lists slots: those of each conversation one after the other, as it went.
+    """
 
     allowed: np.ndarray
     keywords: dict[str, np.ndarray]
@@ -37,6 +42,11 @@ class Evidence:
     similarity: dict[str, np.ndarray]
     best_chunk: np.ndarray
     occurred_at: np.ndarray
+    answered: np.ndarray
+    conversation: np.ndarray
+    conversation_words: np.ndarray
+    speaker_named: np.ndarray
+    order: np.ndarray
 
 
 class UserIndex:
@@ -51,6 +61,8 @@ class UserIndex:
         self._providers: list[str] = []
         self._conversations: list[str | None] = []
         self._occurred = array("d")
+        self._answered = array("b")
+        self._talks = ConversationIndex()
         self._fields = {side: KeywordField() for side in SIDES}
         self._vectors = faiss.IndexFlatIP(dimensions) if dimensions else None
         self._chunk_slot = array("i")
@@ -99,6 +111,7 @@ class UserIndex:
             self._providers.append(change.provider)
             self._conversations.append(change.conversation_id)
             self._occurred.append(0.0)
+            self._answered.append(0)
         if change.change_seq <= entry.change_seq:
             return False
         entry.change_seq = change.change_seq
@@ -107,6 +120,8 @@ class UserIndex:
         self._providers[slot] = change.provider
         self._conversations[slot] = change.conversation_id
         self._occurred[slot] = change.occurred_at.timestamp()
+        self._answered[slot] = bool(change.response)
+        self._talks.put(slot, change)
         for number in entry.chunks:
             self._chunk_slot[number] = -1
         self._gone += len(entry.chunks)
@@ -117,16 +132,18 @@ class UserIndex:
     def _index_texts(self, entry: _Entry, change: Change) -> None:
         halves = (change.content_hash[:16], change.content_hash[16:])
         known = (entry.content_hash[:16], entry.content_hash[16:])
+        date = words_of_date(change)
         for n, (side, text) in enumerate(zip(SIDES, (change.prompt, change.response), strict=True)):
             document = entry.documents[n]
-            if text is not None and document is not None and halves[n] == known[n]:
+            same = halves[n] == known[n] and date == entry.date
+            if text is not None and document is not None and same:
                 continue
             if document is not None:
                 self._fields[side].remove(document)
                 entry.documents[n] = None
             if text:
-                entry.documents[n] = self._fields[side].add(entry.slot, text)
-        entry.content_hash = change.content_hash
+                entry.documents[n] = self._fields[side].add(entry.slot, f"{date} {text}")
+        entry.content_hash, entry.date = change.content_hash, date
 
     def _add_chunk(self, chunk: Chunk) -> None:
         entry = self._entries[chunk.memory_id]
@@ -154,7 +171,16 @@ class UserIndex:
             similarity=similarity,
             best_chunk=best_chunk,
             occurred_at=np.array(self._occurred),
+            answered=np.array(self._answered, dtype=bool),
+            conversation=self._talks.of_slot,
+            conversation_words=self._talks.words(self._holding(terms, slots)),
+            speaker_named=self._talks.named(terms),
+            order=self._talks.order,
         )
+
+    def _holding(self, terms: Counter[str], slots: int) -> Iterator[np.ndarray]:
+        for term in terms:
+            yield np.logical_or(*(f.holds(term, slots) for f in self._fields.values()))
 
     def _allowed(self, filters: Filters) -> np.ndarray:
         allowed = np.array(self._alive, dtype=bool)

@@ -214,7 +214,7 @@ def change(memory_id, seq, text, *, deleted=False):
     prompt = None if deleted else text
     now = datetime(2025, 1, 1, tzinfo=UTC)
     halves = (text.encode() * 32)[:32]
-    return Change(memory_id, seq, deleted, prompt, None, "chatgpt", None, now, halves)
+    return Change(memory_id, seq, deleted, prompt, None, "chatgpt", None, now, halves, now)
 
 
 def found_in(index, word):
