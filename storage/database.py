@@ -116,3 +116,8 @@ def acting_as(
 def acting_as_worker(pool: Pool) -> AbstractAsyncContextManager[Connection]:
     """Open a transaction of the embedding worker, which serves all users."""
     return transaction(pool, "memory_layer_worker")
+
+
+def acting_as_meter(pool: Pool) -> AbstractAsyncContextManager[Connection]:
+    """Open a transaction that reads what users may spend and writes what they have spent."""
+    return transaction(pool, "memory_layer_meter")
