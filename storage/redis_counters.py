@@ -64,6 +64,7 @@ class RedisCounters:
                     replies = await self._ask([ask for ask, _ in batch])
                 for (_, answer), reply in zip(batch, replies, strict=True):
                     _settle(answer, reply)
+                batch = []
         except (RedisError, OSError) as error:
             timed_out = isinstance(error, TimeoutError | RedisTimeout)
             # No reply that comes late may be taken for another user's.
