@@ -12,9 +12,19 @@ from fastapi_swagger import patch_fastapi
 from core import errors
 from core.config import Settings
 from core.resources import Resources, open_resources
-from routers import answers, conversations, edge, health, local_auth, memories, saving, search
+from routers import (
+    answers,
+    conversations,
+    edge,
+    health,
+    local_auth,
+    memories,
+    saving,
+    search,
+    usage,
+)
 
-ROUTERS = (saving, search, memories, conversations, health, local_auth)
+ROUTERS = (saving, search, memories, conversations, usage, health, local_auth)
 
 
 class State(TypedDict):

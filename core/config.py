@@ -49,6 +49,15 @@ class Settings(BaseSettings):
     openai_base_url: str = "https://api.openai.com/v1"
     embedding_batch: int = Field(64, ge=1, le=512)
 
+    free_per_day: int = Field(100, ge=0)
+    free_per_minute: int = Field(120, ge=0)
+    pro_per_day: int = Field(2_000, ge=0)
+    pro_per_minute: int = Field(300, ge=0)
+    enterprise_per_day: int = Field(50_000, ge=0)
+    enterprise_per_minute: int = Field(1_200, ge=0)
+    default_tier: Literal["free", "pro", "enterprise"] | None = None
+    replicas: int = Field(1, ge=1)
+
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
     index_memory_mb: int = Field(256, ge=1)
@@ -76,6 +85,10 @@ class Settings(BaseSettings):
     @property
     def uses_supabase_auth(self) -> bool:
         return self.supabase_url is not None
+
+    @property
+    def newcomers_tier(self) -> str:
+        return self.default_tier or ("free" if self.uses_supabase_auth else "enterprise")
 
     @property
     def token_issuer(self) -> str:

@@ -1,5 +1,7 @@
 """The error catalogue: everything a caller can be told, each with a code that never changes."""
 
+from collections.abc import Mapping
+
 
 class AppError(Exception):
     """Base of all errors that leave the service; `message` is one readable sentence."""
@@ -8,6 +10,7 @@ class AppError(Exception):
     code = "INTERNAL_ERROR"
     message = "Something went wrong on our side."
     retry_after: int | None = None
+    headers: Mapping[str, str] = {}
 
     def __init__(self, message: str | None = None, **details: object) -> None:
         self.message = message or self.message
@@ -59,3 +62,16 @@ class Unavailable(AppError):
 
 class TooSlow(AppError):
     status, code, message = 408, "TOO_SLOW", "The request's body did not arrive in time."
+
+
+class RateLimitExceeded(AppError):
+    status, code = 403, "RATE_LIMIT_EXCEEDED"
+    message = "Today's requests are spent; the day ends at midnight UTC."
+
+
+class TooManyRequests(AppError):
+    status, code, message = (
+        429,
+        "TOO_MANY_REQUESTS",
+        "Too many requests in a minute; wait.",
+    )

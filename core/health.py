@@ -37,6 +37,13 @@ class Embedding:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """Of the counters in Redis; `off` without REDIS_URL, `degraded` while this process counts."""
+
+    redis: State
+
+
+@dataclass(frozen=True, slots=True)
 class Index:
     users: int
     bytes: int
@@ -49,6 +56,7 @@ class Health:
     status: State
     database: Database
     embedding: Embedding
+    limits: Limits
     index: Index
     saves_waiting: int
     process_memory_mb: float
@@ -58,12 +66,14 @@ class Health:
 async def examine(resources: Resources, timings: Timings) -> Health:
     database = await _database(resources)
     embedding = await _embedding(resources, database.state)
-    parts = (database.state, embedding.state)
+    limits = Limits(resources.limiter.state)
+    parts = (database.state, embedding.state, limits.redis)
     status: State = "down" if database.state == "down" else "degraded"
     return Health(
         status="ok" if set(parts) <= {"ok", "off"} else status,
         database=database,
         embedding=embedding,
+        limits=limits,
         index=Index(resources.retrieval.users, resources.retrieval.bytes),
         saves_waiting=resources.saves.depth,
         process_memory_mb=round(psutil.Process().memory_info().rss / 2**20, 1),

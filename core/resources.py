@@ -16,9 +16,12 @@ from core.embedding_worker import EmbeddingWorker
 from core.embeddings import Embedder, make_embedder
 from core.jwks import RemoteKeys
 from core.local_auth import LocalAuth
+from core.plans import Plans
+from core.rate_limiter import RateLimiter
 from core.retrieval import Retrieval
 from core.save_queue import SaveQueue
 from core.signing_keys import load_or_create_keys
+from storage.counters import LocalCounters
 from storage.database import DATABASE_AWAY, Pool, open_pool
 from storage.migrate import migrate
 
@@ -31,6 +34,7 @@ class Resources:
     db: Pool
     http: httpx.AsyncClient
     verifier: TokenVerifier
+    limiter: RateLimiter
     local_auth: LocalAuth | None
     embedder: Embedder | None
     worker: EmbeddingWorker | None
@@ -60,6 +64,7 @@ async def open_resources(
         )
         http = await stack.enter_async_context(httpx.AsyncClient(timeout=30))
         verifier, local_auth = await _auth(settings, db, http, stack)
+        limiter = await _limiter(settings, db, stack)
         worker = EmbeddingWorker(db, embedder) if embedder else None
         saves = SaveQueue(db, on_saved=worker.wake if worker else None)
         retrieval = Retrieval(db, embedder, settings.index_memory_mb * 1024 * 1024)
@@ -74,7 +79,7 @@ async def open_resources(
         gc.freeze()
         gc.set_threshold(100_000, 50, 1_000)
         yield Resources(
-            settings, db, http, verifier, local_auth, embedder, worker, saves, retrieval
+            settings, db, http, verifier, limiter, local_auth, embedder, worker, saves, retrieval
         )
 
 
@@ -113,6 +118,20 @@ async def _auth(
     return TokenVerifier(
         settings.token_issuer, keys, hs256_secret=secret.get_secret_value() if secret else None
     ), None
+
+
+async def _limiter(settings: Settings, db: Pool, stack: AsyncExitStack) -> RateLimiter:
+    remote = None
+    if settings.redis_url:
+        from storage.redis_counters import RedisCounters
+
+        remote = RedisCounters(settings.redis_url.get_secret_value())
+        stack.push_async_callback(remote.aclose)
+    plans = Plans(db, settings)
+    limiter = RateLimiter(plans, LocalCounters(settings.replicas), remote)
+    await stack.enter_async_context(_running("plans", plans.run, plans.close))
+    await stack.enter_async_context(_running("limiter", limiter.run))
+    return limiter
 
 
 @asynccontextmanager

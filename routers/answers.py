@@ -41,20 +41,26 @@ _BY_STATUS: dict[int, type[AppError]] = {
     408: errors.TooSlow,
     413: errors.TooLarge,
     415: errors.UnsupportedEncoding,
+    429: errors.TooManyRequests,
 }
 
 
 def failures(*kinds: type[AppError]) -> dict[int | str, dict[str, Any]]:
     """Describe a route's errors for OpenAPI."""
+    said: dict[int, list[str]] = {}
+    for kind in kinds:
+        said.setdefault(kind.status, []).append(f"`{kind.code}`: {kind.message}")
     return {
-        kind.status: {"model": Failure, "description": f"`{kind.code}`: {kind.message}"}
-        for kind in kinds
+        status: {"model": Failure, "description": " ".join(texts)} for status, texts in said.items()
     }
+
+
+METERED = (errors.RateLimitExceeded, errors.TooManyRequests)
 
 
 def failure_response(error: AppError) -> JSONResponse:
     body = Failure(error=error.message, error_code=error.code, details=error.details)
-    headers = {}
+    headers = dict(error.headers)
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
     if error.status == 401:

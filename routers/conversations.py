@@ -6,7 +6,7 @@ from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel
 
 from core.errors import InvalidInput, NotFound, Unauthorized, Unavailable
-from routers.answers import Answer, failures
+from routers.answers import METERED, Answer, failures
 from routers.deps import Caller
 from routers.inputs import Provider, ShortText, cursor_of, memory_cursor, parts_of
 from routers.memories import Limit, Page, make_page
@@ -18,7 +18,7 @@ from storage.memory_store import Filters
 router = APIRouter(
     prefix="/conversations",
     tags=["conversations"],
-    responses=failures(InvalidInput, Unauthorized, Unavailable),
+    responses=failures(InvalidInput, Unauthorized, Unavailable, *METERED),
 )
 
 

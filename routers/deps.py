@@ -26,7 +26,7 @@ class SignedIn:
     resources: Resources
 
 
-async def _signed_in(request: Request) -> SignedIn:
+async def _known(request: Request) -> SignedIn:
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token:
         raise Unauthorized("Send an access token: Authorization: Bearer …")
@@ -34,4 +34,12 @@ async def _signed_in(request: Request) -> SignedIn:
     return SignedIn(await resources.verifier.verify(token.strip()), resources)
 
 
-Caller = Annotated[SignedIn, Depends(_signed_in)]
+async def _metered(request: Request) -> SignedIn:
+    caller = await _known(request)
+    await caller.resources.limiter.spend(caller.user.id)
+    return caller
+
+
+# Each request of a Caller is spent of its tier; that of a FreeCaller costs nothing.
+Caller = Annotated[SignedIn, Depends(_metered)]
+FreeCaller = Annotated[SignedIn, Depends(_known)]

@@ -105,7 +105,13 @@ class Edge:
                     "x-client-info",
                     API_VERSION,
                 ),
-                expose_headers=("retry-after", "x-sb-error-code", API_VERSION),
+                expose_headers=(
+                    "retry-after",
+                    "ratelimit",
+                    "ratelimit-policy",
+                    "x-sb-error-code",
+                    API_VERSION,
+                ),
                 max_age=600,
             )
 

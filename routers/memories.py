@@ -8,9 +8,17 @@ from pydantic import BaseModel, model_validator
 from pydantic_core import PydanticCustomError
 
 from core import memories
-from core.errors import Forbidden, InvalidInput, NotFound, TooLarge, Unauthorized, Unavailable
-from routers.answers import Answer, failures
-from routers.deps import Caller
+from core.errors import (
+    Forbidden,
+    InvalidInput,
+    NotFound,
+    RateLimitExceeded,
+    TooLarge,
+    Unauthorized,
+    Unavailable,
+)
+from routers.answers import METERED, Answer, failures
+from routers.deps import Caller, FreeCaller
 from routers.inputs import (
     LongText,
     Metadata,
@@ -29,7 +37,7 @@ from storage.memory_store import Memory
 router = APIRouter(
     prefix="/memories",
     tags=["memories"],
-    responses=failures(InvalidInput, Unauthorized, Unavailable),
+    responses=failures(InvalidInput, Unauthorized, Unavailable, *METERED),
 )
 Limit = Annotated[int, Query(ge=1, le=100)]
 
@@ -82,12 +90,12 @@ async def list_memories(
     return Answer(data=make_page(found, limit))
 
 
-@router.get("/{memory_id}", responses=failures(Forbidden, NotFound))
+@router.get("/{memory_id}", responses=failures(Forbidden, RateLimitExceeded, NotFound))
 async def read_memory(memory_id: UUID, caller: Caller) -> Answer[Memory]:
     return Answer(data=await memories.read(caller.resources.db, caller.user.id, memory_id))
 
 
-@router.patch("/{memory_id}", responses=failures(Forbidden, NotFound, TooLarge))
+@router.patch("/{memory_id}", responses=failures(Forbidden, RateLimitExceeded, NotFound, TooLarge))
 async def edit_memory(memory_id: UUID, changes: Changes, caller: Caller) -> Answer[Memory]:
     """Correct a memory. Search follows at once by words and soon by meaning."""
     columns = changes.model_dump(exclude_none=True)
@@ -98,7 +106,7 @@ async def edit_memory(memory_id: UUID, changes: Changes, caller: Caller) -> Answ
 
 
 @router.delete("/{memory_id}", responses=failures(Forbidden, NotFound))
-async def delete_memory(memory_id: UUID, caller: Caller) -> Answer[None]:
+async def delete_memory(memory_id: UUID, caller: FreeCaller) -> Answer[None]:
     """Delete a memory; its text is gone at once, and no retry brings it back."""
     await memories.delete(caller.resources.db, caller.user.id, memory_id)
     return Answer(data=None)

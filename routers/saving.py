@@ -9,14 +9,14 @@ from pydantic import BaseModel, Field, field_validator
 
 from core.capture import Capture
 from core.errors import Conflict, InvalidInput, TooLarge, Unauthorized, Unavailable
-from routers.answers import Answer, failures
+from routers.answers import METERED, Answer, failures
 from routers.deps import Caller
 from routers.inputs import LongText, Metadata, Prompt, Provider, ShortText, Time, Url
 from storage.ids import uuid7
 
 router = APIRouter(
     tags=["saving"],
-    responses=failures(InvalidInput, Unauthorized, Conflict, TooLarge, Unavailable),
+    responses=failures(InvalidInput, Unauthorized, Conflict, TooLarge, Unavailable, *METERED),
 )
 
 

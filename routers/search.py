@@ -7,11 +7,13 @@ from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 
 from core.errors import InvalidInput, Unauthorized, Unavailable
 from core.retrieval import Recall
-from routers.answers import Answer, failures
+from routers.answers import METERED, Answer, failures
 from routers.deps import Caller
 from routers.inputs import Provider, ShortText, Time, make_filters, storable
 
-router = APIRouter(tags=["search"], responses=failures(InvalidInput, Unauthorized, Unavailable))
+router = APIRouter(
+    tags=["search"], responses=failures(InvalidInput, Unauthorized, Unavailable, *METERED)
+)
 
 
 class Search(BaseModel):

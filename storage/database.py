@@ -57,7 +57,7 @@ async def open_pool(url: str, min_size: int, max_size: int) -> AsyncIterator[Poo
     Raises what asyncpg raises when the server cannot be reached.
     """
     most = most_connections(url, max_size)
-    prepared = not behind_transaction_pooler(url) and not await _shares_backends(url)
+    prepared = not behind_transaction_pooler(url) and not await _is_pooled(url)
     pool: Pool = asyncpg.create_pool(
         url,
         min_size=min(min_size, most),
@@ -77,24 +77,13 @@ async def open_pool(url: str, min_size: int, max_size: int) -> AsyncIterator[Poo
         pool.terminate()
 
 
-async def _shares_backends(url: str) -> bool:
-    """Say whether two open connections meet the same server process, as behind PgBouncer.
-
-    A pooler gives a new connection's query the process that the last one has just left.
-    """
-    one = await asyncpg.connect(url, statement_cache_size=0, timeout=10)
+async def _is_pooled(url: str) -> bool:
+    """Say whether a pooler stands between: it names another process than the one that answers."""
+    conn = await asyncpg.connect(url, statement_cache_size=0, timeout=10)
     try:
-        two = await asyncpg.connect(url, statement_cache_size=0, timeout=10)
-        try:
-            seen = [
-                {await conn.fetchval("SELECT pg_backend_pid()") for _ in range(3)}
-                for conn in (one, two)
-            ]
-        finally:
-            await two.close()
+        return bool(conn.get_server_pid() != await conn.fetchval("SELECT pg_backend_pid()"))
     finally:
-        await one.close()
-    return not seen[0].isdisjoint(seen[1])
+        await conn.close()
 
 
 async def _nothing_to_reset(_: Connection) -> None:
@@ -140,3 +129,8 @@ def acting_as(
 def acting_as_worker(pool: Pool) -> AbstractAsyncContextManager[Connection]:
     """Open a transaction of the embedding worker, which serves all users."""
     return transaction(pool, "memory_layer_worker")
+
+
+def acting_as_meter(pool: Pool) -> AbstractAsyncContextManager[Connection]:
+    """Open a transaction that reads what users may spend and writes what they have spent."""
+    return transaction(pool, "memory_layer_meter")

@@ -77,7 +77,9 @@ def model_dir() -> Path:
 @pytest.fixture
 def settings(database_url: str) -> Settings:
     """Without an embedder: search is by words. Tests of meaning ask for the real one."""
-    return Settings(_env_file=None, database_url=database_url, embedder="none", port=8000)
+    return Settings(
+        _env_file=None, database_url=database_url, embedder="none", enterprise_per_minute=1_000_000
+    )
 
 
 @asynccontextmanager
@@ -129,7 +131,13 @@ class Server:
     def __init__(self, **settings: str) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self._settings = {"LOG_LEVEL": "warning", "EMBEDDER": "none"} | settings
+        self._settings = {
+            "LOG_LEVEL": "warning",
+            "EMBEDDER": "none",
+            # Tests of other things save more in a minute than a person may.
+            "ENTERPRISE_PER_MINUTE": "1000000",
+            "ENTERPRISE_PER_DAY": "1000000",
+        } | settings
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the object
         self.process: subprocess.Popen[bytes]
 

@@ -299,6 +299,7 @@ ATTEMPTS = {
     "DELETE /memories/{memory_id}": Attempt(403),
     "GET /conversations": Attempt(200),
     "GET /conversations/{conversation_id}": Attempt(404),
+    "GET /usage": Attempt(200),
     "GET /healthz": Attempt(200, public=True),
     "GET /readyz": Attempt(200, public=True),
     "GET /health": Attempt(200, public=True),

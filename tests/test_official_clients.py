@@ -106,7 +106,7 @@ async def test_supabase_py_signs_in_unchanged(
 
     assert (await alice.auth.get_user()).user.id == signed_up.user.id
     claims = await alice.auth.get_claims()
-    assert claims["claims"]["iss"] == f"{live_server}/auth/v1"
+    assert claims["claims"]["iss"] == "http://127.0.0.1/auth/v1"
     assert claims["headers"]["alg"] == "ES256"
     identities = await alice.auth.get_user_identities()
     assert [identity.provider for identity in identities.identities] == ["email"]

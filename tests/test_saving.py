@@ -5,6 +5,8 @@ from uuid import uuid4
 
 import pytest
 
+from tests.conftest import app_client, sign_up
+
 PROVIDER = {"provider": "chatgpt"}
 
 
@@ -288,13 +290,12 @@ async def test_a_bad_row_fails_alone(client, alice, database):
     assert [a.status_code for a in answers] == [201, 201, 400, 201]
 
 
-async def test_a_full_queue_says_when_to_come_back(client, alice, database):
-    async with database.transaction():
-        await database.execute("LOCK TABLE memory_layer.user_state IN ACCESS EXCLUSIVE MODE")
-        waiting = [asyncio.create_task(save_prompt(client, alice, f"n {n}")) for n in range(2_400)]
-        done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        refused = done.pop().result()
-    answers = await asyncio.gather(*waiting)
+async def test_a_full_queue_says_when_to_come_back(settings, database):
+    generous = settings.model_copy(update={"enterprise_per_minute": 10_000})
+    async with app_client(generous) as client:
+        alice = await sign_up(client, "alice")
+        await client.get("/memories", headers=alice)
+        refused, answers = await overfill(client, alice, database)
 
     assert refused.status_code == 503
     assert refused.json()["error_code"] == "UNAVAILABLE"
@@ -303,3 +304,12 @@ async def test_a_full_queue_says_when_to_come_back(client, alice, database):
     assert 2_000 <= len(saved) < 2_400
     count = await database.fetchval("SELECT count(*) FROM memory_layer.memories")
     assert count == len(saved)
+
+
+async def overfill(client, alice, database):
+    async with database.transaction():
+        await database.execute("LOCK TABLE memory_layer.user_state IN ACCESS EXCLUSIVE MODE")
+        waiting = [asyncio.create_task(save_prompt(client, alice, f"n {n}")) for n in range(2_400)]
+        done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        refused = done.pop().result()
+    return refused, await asyncio.gather(*waiting)

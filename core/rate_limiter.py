@@ -1,0 +1,165 @@
+"""Spends requests: in Redis, or in this process while Redis is away or not used."""
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Literal, NamedTuple, Protocol
+from uuid import UUID
+
+import structlog
+
+from core.errors import AppError, RateLimitExceeded, TooManyRequests
+from core.plans import Account, Plan, Plans
+from storage.counters import (
+    ALLOWED,
+    DAY,
+    DAY_SPENT,
+    MINUTE,
+    Ask,
+    Count,
+    CountersAway,
+    LocalCounters,
+)
+
+log = structlog.get_logger()
+
+FAILURES = 3
+PROBE_EVERY = 1.0  # seconds
+# Nobody's id; its requests show that the script runs and writes.
+PROBE = Ask(UUID(int=0), per_minute=1_000, per_day=1_000_000_000, day=0, used=0)
+
+
+class SharedCounters(Protocol):
+    async def spend(self, ask: Ask) -> Count: ...
+
+
+class Breaker:
+    """Open after FAILURES failures in a row, or one time-out, until a call succeeds."""
+
+    def __init__(self) -> None:
+        self.failures = 0
+
+    @property
+    def is_open(self) -> bool:
+        return self.failures >= FAILURES
+
+    def failed(self, error: CountersAway) -> None:
+        if not self.is_open:
+            self.failures = FAILURES if error.timed_out else self.failures + 1
+            if self.is_open:
+                log.warning("redis_away", reason=str(error))
+
+    def succeeded(self) -> bool:
+        """Say whether there were failures before."""
+        if not self.failures:
+            return False
+        self.failures = 0
+        log.warning("redis_back")
+        return True
+
+
+class Window(NamedTuple):
+    limit: int
+    used: int
+    remaining: int
+    reset_at: datetime
+
+
+class Standing(NamedTuple):
+    """What is left of a user's tier."""
+
+    tier: str
+    day: Window
+    minute: Window
+
+
+class RateLimiter:
+    """No user is refused, and no request fails, because Redis is away."""
+
+    def __init__(
+        self, plans: Plans, local: LocalCounters, remote: SharedCounters | None = None
+    ) -> None:
+        self._plans = plans
+        self._local = local
+        self._remote = remote
+        self._breaker = Breaker()
+
+    @property
+    def state(self) -> Literal["ok", "degraded", "off"]:
+        if self._remote is None:
+            return "off"
+        return "degraded" if self._breaker.is_open else "ok"
+
+    async def spend(self, user_id: UUID) -> None:
+        """Take one request of the user's; raise RateLimitExceeded or TooManyRequests."""
+        account = await self._plans.find(user_id)
+        count = await self._count(account, 1)
+        if count.verdict != ALLOWED:
+            self._plans.note(account, count, 0)
+            raise refusal(account.plan, count)
+        self._plans.note(account, count, 1)
+
+    async def standing(self, user_id: UUID) -> Standing:
+        """Look, and spend nothing."""
+        account = await self._plans.find(user_id)
+        return standing(account.plan, await self._count(account, 0))
+
+    async def run(self) -> None:
+        """While Redis is away, ask for it in the background: no request waits for the answer."""
+        while self._remote is not None:
+            await asyncio.sleep(PROBE_EVERY)
+            if self._breaker.is_open:
+                await self._try(self._remote, PROBE)
+
+    async def _count(self, account: Account, cost: int) -> Count:
+        ask = account.ask(cost)
+        if self._remote is not None and not self._breaker.is_open:
+            count = await self._try(self._remote, ask)
+            if count is not None:
+                return count
+        return self._local.spend(ask)
+
+    async def _try(self, remote: SharedCounters, ask: Ask) -> Count | None:
+        try:
+            count = await remote.spend(ask)
+        except CountersAway as error:
+            self._breaker.failed(error)
+            return None
+        if self._breaker.succeeded():
+            # What was counted here meanwhile goes on in Redis, by each account's `used`.
+            self._local.clear()
+        return count
+
+
+def standing(plan: Plan, count: Count) -> Standing:
+    midnight = (count.now // DAY + 1) * DAY
+    free_at = count.free_at if count.used_in_minute else count.now
+    day = _window(plan.per_day, count.used_today, midnight)
+    return Standing(plan.tier, day, _window(plan.per_minute, count.used_in_minute, free_at))
+
+
+def _window(limit: int, used: int, reset_at: int) -> Window:
+    at = datetime.fromtimestamp(reset_at / 1_000_000, UTC)
+    return Window(limit, used, max(limit - used, 0), at)
+
+
+def refusal(plan: Plan, count: Count) -> AppError:
+    now = standing(plan, count)
+    is_spent = count.verdict == DAY_SPENT
+    kind = RateLimitExceeded if is_spent else TooManyRequests
+    window = now.day if is_spent else now.minute
+    error = kind(
+        tier=plan.tier, limit=window.limit, remaining=0, reset_at=window.reset_at.isoformat()
+    )
+    error.retry_after = _seconds_until(window, count)
+    error.headers = {
+        "RateLimit-Policy": f'"minute";q={plan.per_minute};w={MINUTE // 1_000_000}, '
+        f'"day";q={plan.per_day};w={DAY // 1_000_000}',
+        "RateLimit": f'"minute";r={now.minute.remaining};t={_seconds_until(now.minute, count)}, '
+        f'"day";r={now.day.remaining};t={_seconds_until(now.day, count)}',
+    }
+    return error
+
+
+def _seconds_until(window: Window, count: Count) -> int:
+    """Rounded up, so that a client that waits as long is not refused again."""
+    return max(-int((count.now / 1_000_000 - window.reset_at.timestamp()) // 1), 1)

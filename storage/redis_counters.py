@@ -1,0 +1,105 @@
+"""The counters that all replicas share, in Redis or Valkey."""
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import Sequence
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import TimeoutError as RedisTimeout
+
+from storage.counters import LUA, Ask, Count, CountersAway
+
+SECONDS = 0.05  # for a connection, an answer, and both together
+MOST_IN_A_PIPELINE = 512
+SHA = hashlib.sha1(LUA.encode()).hexdigest()  # noqa: S324 - EVALSHA's own
+
+
+class RedisCounters:
+    """Sends all calls of one turn of the loop, and those that came since, in one pipeline."""
+
+    def __init__(self, url: str) -> None:
+        # The library's own defaults wait 25 s for a server that hangs.
+        self._client = Redis.from_pool(
+            BlockingConnectionPool.from_url(
+                url,
+                max_connections=1,
+                timeout=SECONDS,
+                socket_timeout=SECONDS,
+                socket_connect_timeout=SECONDS,
+                retry=Retry(NoBackoff(), 0),
+            )
+        )
+        self._waiting: list[tuple[Ask, asyncio.Future[Count]]] = []
+        self._sender: asyncio.Task[None] | None = None
+
+    async def spend(self, ask: Ask) -> Count:
+        """Raise CountersAway within SECONDS, also for those that wait behind others."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Count] = loop.create_future()
+        self._waiting.append((ask, answer))
+        if self._sender is None:
+            self._sender = loop.create_task(self._send_all())
+        return await answer
+
+    async def aclose(self) -> None:
+        if self._sender:
+            self._sender.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._sender
+        with contextlib.suppress(RedisError, OSError):
+            await self._client.aclose()
+
+    async def _send_all(self) -> None:
+        batch: list[tuple[Ask, asyncio.Future[Count]]] = []
+        timed_out = False
+        try:
+            while self._waiting:
+                batch = self._waiting[:MOST_IN_A_PIPELINE]
+                del self._waiting[:MOST_IN_A_PIPELINE]
+                async with asyncio.timeout(SECONDS):
+                    replies = await self._ask([ask for ask, _ in batch])
+                for (_, answer), reply in zip(batch, replies, strict=True):
+                    _settle(answer, reply)
+                batch = []
+        except (RedisError, OSError) as error:
+            timed_out = isinstance(error, TimeoutError | RedisTimeout)
+            # No reply that comes late may be taken for another user's.
+            with contextlib.suppress(RedisError, OSError):
+                await self._client.connection_pool.disconnect(inuse_connections=True)
+        finally:
+            self._sender = None
+            unanswered, self._waiting = batch + self._waiting, []
+            for _, answer in unanswered:
+                _settle(answer, CountersAway(timed_out=timed_out))
+
+    async def _ask(self, asks: Sequence[Ask]) -> list[object]:
+        replies = await self._run(asks)
+        unknown = [n for n, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+        if unknown:
+            await self._client.script_load(LUA)
+            again = await self._run([asks[n] for n in unknown])
+            for n, reply in zip(unknown, again, strict=True):
+                replies[n] = reply
+        return replies
+
+    async def _run(self, asks: Sequence[Ask]) -> list[object]:
+        async with self._client.pipeline(transaction=False) as pipe:
+            for user_id, *numbers in asks:
+                keys = f"requests:{{{user_id}}}:minute", f"requests:{{{user_id}}}:day"
+                pipe.evalsha(SHA, 2, *keys, *numbers)
+            return list(await pipe.execute(raise_on_error=False))
+
+
+def _settle(answer: asyncio.Future[Count], reply: object) -> None:
+    if answer.done():
+        return
+    if isinstance(reply, CountersAway):
+        answer.set_exception(reply)
+    elif isinstance(reply, list):
+        answer.set_result(Count(*reply))
+    else:
+        answer.set_exception(CountersAway(timed_out=False))

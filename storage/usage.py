@@ -1,0 +1,55 @@
+"""What users may spend, and what they have spent by day."""
+
+from collections.abc import Iterable, Sequence
+from datetime import date
+from typing import NamedTuple
+from uuid import UUID
+
+from storage.database import Connection
+
+
+class Entitlement(NamedTuple):
+    """What stands for a user, None where the default holds, and the requests of one day."""
+
+    user_id: UUID
+    tier: str | None
+    per_minute: int | None
+    per_day: int | None
+    requests: int
+
+
+async def read(conn: Connection, user_ids: Sequence[UUID], day: date) -> list[Entitlement]:
+    """Read all of them in one statement; a user whom nothing stands for is among them too."""
+    rows = await conn.fetch(
+        """
+        SELECT w.user_id, s.tier, s.per_minute, s.per_day, coalesce(d.requests, 0) AS requests
+          FROM unnest($1::uuid[]) AS w (user_id)
+          LEFT JOIN memory_layer.user_state s ON s.user_id = w.user_id
+          LEFT JOIN memory_layer.daily_use d ON d.user_id = w.user_id AND d.day = $2
+        """,
+        user_ids,
+        day,
+    )
+    return [Entitlement(**row) for row in rows]
+
+
+async def add(conn: Connection, used: Iterable[tuple[UUID, date, int]]) -> None:
+    """Add requests to days; in one order, so that replicas cannot deadlock."""
+    ordered = sorted(used)
+    await conn.execute(
+        """
+        INSERT INTO memory_layer.daily_use AS d (user_id, day, requests)
+        SELECT * FROM unnest($1::uuid[], $2::date[], $3::bigint[])
+            ON CONFLICT (user_id, day) DO UPDATE SET requests = d.requests + EXCLUDED.requests
+        """,
+        *([row[n] for row in ordered] for n in range(3)),
+    )
+
+
+async def by_day(conn: Connection, user_id: UUID, since: date) -> dict[date, int]:
+    rows = await conn.fetch(
+        "SELECT day, requests FROM memory_layer.daily_use WHERE user_id = $1 AND day >= $2",
+        user_id,
+        since,
+    )
+    return {row["day"]: row["requests"] for row in rows}
