@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from typing import TypedDict
 
 from fastapi import FastAPI
-from fastapi.middleware.gzip import GZipMiddleware
 from fastapi_swagger import patch_fastapi
 
 from core import errors
@@ -60,7 +59,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     patch_fastapi(app)
     for module in ROUTERS:
         app.include_router(module.router)
-    app.add_middleware(GZipMiddleware, minimum_size=1_000)
     app.add_middleware(edge.Edge)
     return app
 

@@ -9,6 +9,7 @@ from ipaddress import ip_address
 import structlog
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.config import Settings
@@ -47,6 +48,7 @@ class Edge:
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
+        self._compressed = GZipMiddleware(app, minimum_size=1_000)
         self._guarded: ASGIApp = self._within_bounds
         self.timings = Timings()
         self._hosts: frozenset[str] | None = None
@@ -83,10 +85,12 @@ class Edge:
             log.info("request", method=scope["method"], route=route, status=status, ms=took)
 
     async def _within_bounds(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if refusal := _refusal(dict(scope["headers"])):
-            await failure_response(refusal)(scope, receive, send)
-        else:
-            await self.app(scope, _bounded(receive), send)
+        headers = dict(scope["headers"])
+        if refusal := _refusal(headers):
+            return await failure_response(refusal)(scope, receive, send)
+        # Who does not ask for gzip need not pay for the layer.
+        wants_gzip = b"gzip" in headers.get(b"accept-encoding", b"")
+        await (self._compressed if wants_gzip else self.app)(scope, _bounded(receive), send)
 
     def _configure(self, settings: Settings) -> None:
         at_home = not settings.uses_supabase_auth
