@@ -49,6 +49,30 @@ class AuthFailure(BaseModel):
     message: str
 
 
+class Session(BaseModel):
+    """What a sign-in gives; `user` has the members of Supabase Auth's user object."""
+
+    access_token: str
+    token_type: str
+    expires_in: int
+    expires_at: int
+    refresh_token: str
+    user: dict[str, JsonValue]
+
+
+class Account(BaseModel):
+    """The members that clients read; more come with them."""
+
+    id: str
+    email: str
+    user_metadata: dict[str, JsonValue]
+    app_metadata: dict[str, JsonValue]
+    created_at: str
+
+
+SESSION: dict[int | str, dict[str, Any]] = {200: {"model": Session}}
+ACCOUNT: dict[int | str, dict[str, Any]] = {200: {"model": Account}}
+
 router = APIRouter(
     prefix="/auth/v1",
     route_class=AuthRoute,
@@ -97,7 +121,7 @@ def _taking(model: type[BaseModel], **query: list[str]) -> dict[str, Any]:
     }
 
 
-@router.post("/signup", openapi_extra=_taking(NewAccount))
+@router.post("/signup", responses=SESSION, openapi_extra=_taking(NewAccount))
 async def sign_up(request: Request) -> Response:
     """Make an account and begin its first session: access_token, refresh_token, user."""
     body = await _parse(request, NewAccount)
@@ -106,7 +130,11 @@ async def sign_up(request: Request) -> Response:
     return _private(session)
 
 
-@router.post("/token", openapi_extra=_taking(Grant, grant_type=["password", "refresh_token"]))
+@router.post(
+    "/token",
+    responses=SESSION,
+    openapi_extra=_taking(Grant, grant_type=["password", "refresh_token"]),
+)
 async def grant_token(request: Request) -> Response:
     """Begin a session with a password, or go on with it by its refresh token, which rotates."""
     body = await _parse(request, Grant)
@@ -121,13 +149,13 @@ async def grant_token(request: Request) -> Response:
     return _private(session)
 
 
-@router.get("/user", openapi_extra=NEEDS_TOKEN)
+@router.get("/user", responses=ACCOUNT, openapi_extra=NEEDS_TOKEN)
 async def show_user(request: Request) -> Response:
     """Show the account of the bearer."""
     return _private(await _service(request).user(_bearer(request)))
 
 
-@router.put("/user", openapi_extra=_taking(UserUpdate) | NEEDS_TOKEN)
+@router.put("/user", responses=ACCOUNT, openapi_extra=_taking(UserUpdate) | NEEDS_TOKEN)
 async def change_user(request: Request) -> Response:
     """Change address, password or metadata; a new password ends the other sessions."""
     body = await _parse(request, UserUpdate)
