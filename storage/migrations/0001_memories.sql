@@ -138,8 +138,6 @@ REVOKE ALL ON FUNCTION is_somebody_elses(uuid) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION is_somebody_elses(uuid) TO memory_layer_app;
 
 -- The extension's own names lie in `public` here and in `extensions` on Supabase; bound once,
--- these need no search_path. Bytes: dimension and a zero as int16, then big-endian float32.
+-- this needs no search_path. Bytes: dimension and a zero as int16, then big-endian float32.
 CREATE FUNCTION vector_bytes(v vector) RETURNS bytea
     LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN vector_send(v);
-CREATE FUNCTION inner_product_of(a vector, b real[]) RETURNS double precision
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN -(a <#> b::vector);
