@@ -12,6 +12,7 @@ from core import errors
 from core.config import Settings
 from core.resources import Resources, open_resources
 from routers import (
+    account,
     answers,
     conversations,
     edge,
@@ -23,7 +24,7 @@ from routers import (
     usage,
 )
 
-ROUTERS = (saving, search, memories, conversations, usage, health, local_auth)
+ROUTERS = (saving, search, memories, conversations, usage, account, health, local_auth)
 
 
 class State(TypedDict):

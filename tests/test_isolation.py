@@ -300,6 +300,7 @@ ATTEMPTS = {
     "GET /conversations": Attempt(200),
     "GET /conversations/{conversation_id}": Attempt(404),
     "GET /usage": Attempt(200),
+    "DELETE /account": Attempt(200, {"user_id": "{user}", "password": PASSWORD}),
     "GET /healthz": Attempt(200, public=True),
     "GET /readyz": Attempt(200, public=True),
     "GET /health": Attempt(200, public=True),
