@@ -16,14 +16,17 @@ from core.config import Settings, SettingsError
 from core.embedding_worker import EmbeddingWorker
 from core.embeddings import Embedder, make_embedder
 from core.erasure import Erasures
+from core.jobs import Jobs
 from core.jwks import RemoteKeys
 from core.local_auth import LocalAuth
+from core.missing_users import MissingUsers
 from core.plans import Plans
 from core.rate_limiter import RateLimiter
 from core.retrieval import Retrieval
 from core.save_queue import SaveQueue
 from core.signing_keys import load_or_create_keys
 from core.supabase_users import supabase_users
+from core.upkeep import all_jobs
 from storage.counters import LocalCounters
 from storage.database import DATABASE_AWAY, Pool, open_pool
 from storage.migrate import migrate
@@ -44,6 +47,8 @@ class Resources:
     saves: SaveQueue
     retrieval: Retrieval
     erasures: Erasures
+    missing_users: MissingUsers | None
+    jobs: Jobs
 
 
 @asynccontextmanager
@@ -66,8 +71,12 @@ async def open_resources(
         retrieval = Retrieval(db, embedder, settings.index_memory_mb * 1024 * 1024)
         stack.callback(retrieval.close)
         forget = _forgetting(verifier, limiter, retrieval)
-        erasures = Erasures(db, forget, local_auth, supabase_users(settings, http))
+        directory = supabase_users(settings, http)
+        erasures = Erasures(db, forget, local_auth, directory)
+        missing_users = MissingUsers(db, directory, erasures) if directory else None
+        jobs = Jobs(db, all_jobs(db, retrieval, erasures, missing_users))
         await stack.enter_async_context(_running("erasures", erasures.run))
+        await stack.enter_async_context(_running("jobs", jobs.run))
         if worker:
             await stack.enter_async_context(_running("embedding", worker.run))
         await stack.enter_async_context(_running("saves", saves.run, saves.close))
@@ -84,6 +93,8 @@ async def open_resources(
             saves=saves,
             retrieval=retrieval,
             erasures=erasures,
+            missing_users=missing_users,
+            jobs=jobs,
         )
 
 
