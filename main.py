@@ -23,12 +23,14 @@ from routers import (
     search,
     usage,
 )
+from routers.addresses import AddressLimits
 
 ROUTERS = (saving, search, memories, conversations, usage, account, health, local_auth)
 
 
 class State(TypedDict):
     resources: Resources
+    by_address: AddressLimits
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -37,7 +39,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
         async with open_resources(settings or Settings()) as resources:
-            yield {"resources": resources}
+            yield {"resources": resources, "by_address": AddressLimits(resources.settings)}
 
     app = FastAPI(
         title="Memory Layer",

@@ -12,6 +12,7 @@ import httpx
 import structlog
 
 from core.auth import TokenVerifier
+from core.bad_tokens import BadTokens
 from core.config import Settings, SettingsError
 from core.embedding_worker import EmbeddingWorker
 from core.embeddings import Embedder, make_embedder
@@ -40,6 +41,7 @@ class Resources:
     db: Pool
     http: httpx.AsyncClient
     verifier: TokenVerifier
+    bad_tokens: BadTokens
     limiter: RateLimiter
     local_auth: LocalAuth | None
     embedder: Embedder | None
@@ -86,6 +88,7 @@ async def open_resources(
             db=db,
             http=http,
             verifier=verifier,
+            bad_tokens=BadTokens(settings.bad_tokens_per_minute),
             limiter=limiter,
             local_auth=local_auth,
             embedder=embedder,

@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 from core.auth import User
 from core.errors import Unauthorized
 from core.resources import Resources
+from routers.addresses import verified
 
 
 async def _resources(request: Request) -> Resources:
@@ -31,7 +32,9 @@ async def _known(request: Request) -> SignedIn:
     if scheme.lower() != "bearer" or not token:
         raise Unauthorized("Send an access token: Authorization: Bearer …")
     resources: Resources = request.state.resources
-    return SignedIn(await resources.verifier.verify(token.strip()), resources)
+    token = token.strip()
+    user = resources.verifier.remembered(token) or await verified(request, token)
+    return SignedIn(user, resources)
 
 
 async def _metered(request: Request) -> SignedIn:
