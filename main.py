@@ -20,10 +20,11 @@ from routers import (
     memories,
     saving,
     search,
+    tokens,
     usage,
 )
 
-ROUTERS = (saving, search, memories, conversations, usage, health, local_auth)
+ROUTERS = (saving, search, memories, conversations, tokens, usage, health, local_auth)
 
 
 class State(TypedDict):

@@ -21,6 +21,7 @@ from core.rate_limiter import RateLimiter
 from core.retrieval import Retrieval
 from core.save_queue import SaveQueue
 from core.signing_keys import load_or_create_keys
+from core.tokens import ApiTokens
 from storage.counters import LocalCounters
 from storage.database import DATABASE_AWAY, Pool, open_pool
 from storage.migrate import migrate
@@ -34,6 +35,7 @@ class Resources:
     db: Pool
     http: httpx.AsyncClient
     verifier: TokenVerifier
+    tokens: ApiTokens
     limiter: RateLimiter
     local_auth: LocalAuth | None
     embedder: Embedder | None
@@ -79,7 +81,17 @@ async def open_resources(
         gc.freeze()
         gc.set_threshold(100_000, 50, 1_000)
         yield Resources(
-            settings, db, http, verifier, limiter, local_auth, embedder, worker, saves, retrieval
+            settings,
+            db,
+            http,
+            verifier,
+            ApiTokens(db),
+            limiter,
+            local_auth,
+            embedder,
+            worker,
+            saves,
+            retrieval,
         )
 
 

@@ -109,6 +109,14 @@ async def sign_up(client: httpx.AsyncClient, name: str) -> Headers:
     return {"Authorization": f"Bearer {answer.json()['access_token']}"}
 
 
+async def issue_token(client: httpx.AsyncClient, owner: Headers, *scopes: str) -> Headers:
+    """Make a personal API token of these scopes, or of all."""
+    body = {"name": "a program", "scopes": scopes or ("read", "write", "chat")}
+    answer = await client.post("/tokens", json=body, headers=owner)
+    assert answer.status_code == 201, answer.text
+    return {"Authorization": f"Bearer {answer.json()['data']['token']}"}
+
+
 @pytest.fixture
 async def alice(client: httpx.AsyncClient) -> Headers:
     return await sign_up(client, "alice")
