@@ -17,6 +17,7 @@ from routers import (
     edge,
     health,
     local_auth,
+    mcp,
     memories,
     saving,
     search,
@@ -24,7 +25,7 @@ from routers import (
     usage,
 )
 
-ROUTERS = (saving, search, memories, conversations, tokens, usage, health, local_auth)
+ROUTERS = (saving, search, memories, conversations, tokens, mcp, usage, health, local_auth)
 
 
 class State(TypedDict):

@@ -139,6 +139,7 @@ class Server:
 
     def __init__(self, **settings: str) -> None:
         self.port = free_port()
+        self.database_url = settings.get("DATABASE_URL", "")
         self.url = f"http://127.0.0.1:{self.port}"
         self._settings = {
             "LOG_LEVEL": "warning",
@@ -203,6 +204,19 @@ def make_server(database_url: str) -> Iterator[Callable[..., Server]]:
     yield make
     for server in servers:
         server.close()
+
+
+@pytest.fixture(scope="module")
+async def module_server(cluster: str) -> AsyncIterator[Server]:
+    """One server for all tests of a file, whose people therefore must be new ones in each."""
+    name = f"module_{uuid4().hex[:10]}"
+    await execute(cluster, f"CREATE DATABASE {name} TEMPLATE template")
+    server = Server(DATABASE_URL=url_of(cluster, name))
+    server.start()
+    await asyncio.to_thread(server.wait_until_ready)
+    yield server
+    server.close()
+    await execute(cluster, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture

@@ -1,15 +1,13 @@
 """Whoever copies an example from the documents gets an answer."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
-from uuid import uuid4
 
 import httpx
 import pytest
 
 from core.config import ROOT
-from tests.conftest import Server, execute, issue_token, sign_up, url_of
+from tests.conftest import Server, issue_token, sign_up
 from tests.doc_examples import Example, examples_in, run
 
 DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "api.md")
@@ -17,25 +15,12 @@ DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "api.md")
 EXAMPLES = [e for path in DOCUMENTS for e in examples_in(path) if "URL" in e.code]
 
 
-@pytest.fixture(scope="module")
-async def server(cluster: str) -> AsyncIterator[Server]:
-    """One server for all examples."""
-    name = f"docs_{uuid4().hex[:10]}"
-    await execute(cluster, f"CREATE DATABASE {name} TEMPLATE template")
-    server = Server(DATABASE_URL=url_of(cluster, name))
-    server.start()
-    await asyncio.to_thread(server.wait_until_ready)
-    yield server
-    server.close()
-    await execute(cluster, f"DROP DATABASE {name} WITH (FORCE)")
-
-
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
 async def test_an_example_of_the_documents_works(
-    server: Server, example: Example, tmp_path: Path
+    module_server: Server, example: Example, tmp_path: Path
 ) -> None:
     """ACCESS_TOKEN is that of somebody who signed in, TOKEN a personal one."""
-    async with httpx.AsyncClient(base_url=server.url, timeout=30) as client:
+    async with httpx.AsyncClient(base_url=module_server.url, timeout=30) as client:
         reader = await sign_up(client, "reader")
         program = await issue_token(client, reader)
     tokens = {
@@ -43,7 +28,7 @@ async def test_an_example_of_the_documents_works(
         "TOKEN": program["Authorization"].removeprefix("Bearer "),
     }
 
-    printed = await asyncio.to_thread(run, example, tmp_path, server.url, **tokens)
+    printed = await asyncio.to_thread(run, example, tmp_path, module_server.url, **tokens)
 
     assert printed.strip()
     assert '"success":false' not in printed

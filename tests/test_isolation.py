@@ -307,6 +307,16 @@ ATTEMPTS = {
     "GET /tokens": Attempt(200, scope="owner"),
     "POST /tokens": Attempt(201, {"name": "{user}", "scopes": ["read"]}, scope="owner"),
     "DELETE /tokens/{token_id}": Attempt(404, scope="owner"),
+    "POST /mcp": Attempt(
+        200,
+        {
+            "jsonrpc": "2.0",
+            "id": 1,
+            "method": "tools/call",
+            "params": {"name": "get_memory", "arguments": {"memory_id": "{memory}"}},
+        },
+        scope="any",
+    ),
     "GET /healthz": Attempt(200, public=True),
     "GET /readyz": Attempt(200, public=True),
     "GET /health": Attempt(200, public=True),
