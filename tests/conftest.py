@@ -23,6 +23,7 @@ from core.minilm import prepare_model
 from main import create_app
 from storage.embedded_postgres import embedded_postgres
 from storage.migrate import migrate
+from tests.browser import browser as browser
 
 PASSWORD = "correct horse battery staple"
 
