@@ -1,4 +1,4 @@
-"""Memory Layer: the app, and `python main.py`, which serves it."""
+"""Memory Layer: the app, and `python main.py`, which serves it or runs an operator's command."""
 
 import sys
 from collections.abc import AsyncIterator
@@ -66,6 +66,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 app = create_app()
 
 if __name__ == "__main__":
-    from core.serving import serve
+    from core.commands import run
 
-    sys.exit(serve("main:app"))
+    sys.exit(run("main:app"))
