@@ -1,4 +1,4 @@
-"""Memory Layer: the app, and `python main.py`, which serves it or runs a sub-command."""
+"""Memory Layer: the app, and `python main.py`, which serves it or runs an operator's command."""
 
 import sys
 from collections.abc import AsyncIterator
@@ -68,4 +68,4 @@ app = create_app()
 if __name__ == "__main__":
     from core.commands import run
 
-    sys.exit(run("main:app", sys.argv[1:]))
+    sys.exit(run("main:app"))
