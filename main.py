@@ -18,12 +18,13 @@ from routers import (
     health,
     local_auth,
     memories,
+    pages,
     saving,
     search,
     usage,
 )
 
-ROUTERS = (saving, search, memories, conversations, usage, health, local_auth)
+ROUTERS = (saving, search, memories, conversations, usage, health, local_auth, pages)
 
 
 class State(TypedDict):
