@@ -183,11 +183,14 @@ class ThreePeople(RuleBasedStateMachine):
     def search(self, person: str, word: str, chat: str | None) -> None:
         body = {"query": word, "limit": 100, "conversation_id": chat}
         hits = self.call(person, "POST", "/search", json=body).json()["data"]["hits"]
-        assert {hit["memory"]["id"]: seen(hit["memory"]) for hit in hits} == {
+        expected = {
             memory_id: (mine.prompt, mine.response, mine.chat)
             for memory_id, mine in self.alive(person).items()
             if word in mine.words and chat in (None, mine.chat)
         }
+        shown = {hit["memory"]["id"]: seen(hit["memory"]) for hit in hits}
+        assert shown.items() <= expected.items()
+        assert shown.keys() | duplicates(hits) == expected.keys()
 
     @rule(person=PERSON, other=PERSON)
     def search_for_anothers_words(self, person: str, other: str) -> None:
@@ -197,7 +200,8 @@ class ThreePeople(RuleBasedStateMachine):
             json={"query": self.mark(other), "limit": 100},
             headers=self.headers[person],
         )
-        found = {hit["memory"]["id"] for hit in answer.json()["data"]["hits"]}
+        hits = answer.json()["data"]["hits"]
+        found = {hit["memory"]["id"] for hit in hits} | duplicates(hits)
         assert found == (set(self.alive(person)) if person == other else set())
 
     @rule(person=PERSON)
@@ -224,6 +228,10 @@ class ThreePeople(RuleBasedStateMachine):
         if hasattr(self, "own"):
             for person in PEOPLE:
                 self.list_memories(person, None)
+
+
+def duplicates(hits: list[dict[str, Any]]) -> set[str]:
+    return {memory_id for hit in hits for memory_id in hit["duplicates"]}
 
 
 def seen(memory: dict[str, Any]) -> tuple[str | None, str | None, str | None]:
