@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 
 from core import memories
 from core.capture import Capture
-from core.retrieval import Hit
+from core.hits import Hit
 from routers import conversations
 from routers.conversations import Conversations
 from routers.deps import SignedIn
