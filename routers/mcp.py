@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib
+import sys
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -11,6 +12,7 @@ from core.errors import InvalidInput, TooLarge, Unauthorized, Unavailable
 from routers.answers import failures
 from routers.deps import FreeCaller, SignedIn
 
+SERVER = "routers.mcp_server"
 router = APIRouter(tags=["mcp"], responses=failures(InvalidInput, Unauthorized, Unavailable))
 
 
@@ -24,6 +26,15 @@ async def serve_mcp(request: Request, caller: FreeCaller) -> Response:
     return _Served(caller, await request.body())
 
 
+async def _server() -> Any:
+    """Half a second and 20 MB, which only those pay who use it; and not on the event loop."""
+    loaded = sys.modules.get(SERVER)
+    # While another request loads it, it is there and has not come to its end.
+    if hasattr(loaded, "serve"):
+        return loaded
+    return await asyncio.to_thread(importlib.import_module, SERVER)
+
+
 class _Served(Response):
     """Leaves the answer to the tools' server, which writes it in its protocol's shape."""
 
@@ -33,8 +44,7 @@ class _Served(Response):
         self._message = body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # Half a second and 20 MB, which only those pay who use it; and not on the event loop.
-        server: Any = await asyncio.to_thread(importlib.import_module, "routers.mcp_server")
+        server = await _server()
         unread: list[Message] = [
             {"type": "http.request", "body": self._message, "more_body": False}
         ]

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -17,20 +18,26 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult
 from pydantic import SecretStr
 
-from core.config import Settings
+from core.config import ROOT, Settings
 from tests.conftest import Headers, Server, app_client, issue_token, sign_up
+from tests.doc_examples import ADDRESS
 from tests.gate import open_gate
 
 READING = ["search_memories", "get_memory", "list_conversations"]
 
 
 @asynccontextmanager
-async def assistant(server: Server, user: Headers, mode: str = "auto") -> AsyncIterator[Client]:
+async def assistant(url: str, user: Headers, mode: str = "auto") -> AsyncIterator[Client]:
     """The official client; `legacy` speaks the protocol as it was before 2026."""
     async with httpx2.AsyncClient(headers=user) as http:
-        transport = streamable_http_client(server.url + "/mcp", http_client=http)
+        transport = streamable_http_client(url, http_client=http)
         async with Client(transport, mode=mode) as client:
             yield client
+
+
+@pytest.fixture
+def mcp(module_server: Server) -> str:
+    return module_server.url + "/mcp"
 
 
 @pytest.fixture
@@ -74,7 +81,7 @@ def call_of(tool: str, **arguments: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
 async def test_an_assistant_saves_finds_reads_and_lists(
-    module_server: Server, http: httpx.AsyncClient, ann: Headers, mode: str
+    mcp: str, http: httpx.AsyncClient, ann: Headers, mode: str
 ) -> None:
     turn = {
         "prompt": "What do walruses eat? 🦭\r\n",
@@ -84,7 +91,7 @@ async def test_an_assistant_saves_finds_reads_and_lists(
         "conversation_id": "c1",
         "conversation_title": "Walruses",
     }
-    async with assistant(module_server, await issue_token(http, ann), mode) as client:
+    async with assistant(mcp, await issue_token(http, ann), mode) as client:
         tools = (await client.list_tools()).tools
         saved = answered(await client.call_tool("save_memory", turn))
         found = answered(await client.call_tool("search_memories", {"query": "clams"}))
@@ -105,19 +112,19 @@ async def test_an_assistant_saves_finds_reads_and_lists(
     assert (kept["prompt"], kept["source"], kept["status"]) == (turn["prompt"], "mcp", "complete")
 
 
-async def test_who_signed_in_needs_no_personal_token(module_server: Server, ann: Headers) -> None:
-    async with assistant(module_server, ann) as client:
+async def test_who_signed_in_needs_no_personal_token(mcp: str, ann: Headers) -> None:
+    async with assistant(mcp, ann) as client:
         assert answered(await client.call_tool("list_conversations"))["conversations"] == []
 
 
 async def test_no_tool_shows_or_changes_what_is_anothers(
-    module_server: Server, http: httpx.AsyncClient, ann: Headers, ben: Headers
+    mcp: str, http: httpx.AsyncClient, ann: Headers, ben: Headers
 ) -> None:
     memory = {"id": str(uuid4()), "prompt": "annsecret walrus", "provider": "claude"}
     chat = {"conversation_id": "anns-chat", "conversation_title": "annsecret title"}
     await http.post("/save-prompt", json=memory | chat, headers=ann)
 
-    async with assistant(module_server, await issue_token(http, ben)) as client:
+    async with assistant(mcp, await issue_token(http, ben)) as client:
         search = {"query": "annsecret walrus title", "limit": 20}
         results = [
             await client.call_tool("search_memories", search),
@@ -140,12 +147,12 @@ async def test_no_tool_shows_or_changes_what_is_anothers(
 
 
 async def test_a_token_is_offered_and_allowed_only_what_its_scopes_say(
-    module_server: Server, http: httpx.AsyncClient, ann: Headers
+    mcp: str, http: httpx.AsyncClient, ann: Headers
 ) -> None:
-    async with assistant(module_server, await issue_token(http, ann, "read")) as reader:
+    async with assistant(mcp, await issue_token(http, ann, "read")) as reader:
         offered = [tool.name for tool in (await reader.list_tools()).tools]
         saving = await reader.call_tool("save_memory", {"prompt": "not to be kept"})
-    async with assistant(module_server, await issue_token(http, ann, "write")) as writer:
+    async with assistant(mcp, await issue_token(http, ann, "write")) as writer:
         assert [tool.name for tool in (await writer.list_tools()).tools] == ["save_memory"]
         refused(await writer.call_tool("search_memories", {"query": "x"}), "MISSING_SCOPE")
 
@@ -156,7 +163,7 @@ async def test_a_token_is_offered_and_allowed_only_what_its_scopes_say(
 
 
 async def test_a_call_costs_one_request_and_looking_at_the_tools_none(
-    module_server: Server, http: httpx.AsyncClient, ann: Headers
+    module_server: Server, mcp: str, http: httpx.AsyncClient, ann: Headers
 ) -> None:
     user = (await http.get("/auth/v1/user", headers=ann)).json()
     owner = await asyncpg.connect(module_server.database_url)
@@ -166,7 +173,7 @@ async def test_a_call_costs_one_request_and_looking_at_the_tools_none(
     )
     await owner.close()
 
-    async with assistant(module_server, ann) as client:
+    async with assistant(mcp, ann) as client:
         await client.list_tools()
         await client.list_tools()
         answered(await client.call_tool("list_conversations"))
@@ -178,12 +185,29 @@ async def test_a_call_costs_one_request_and_looking_at_the_tools_none(
     assert (await http.get("/usage", headers=ann)).json()["data"]["day"]["used"] == 2
 
 
-async def test_without_a_good_token_there_is_no_server(
+async def test_the_configurations_of_the_readme_lead_to_the_server(
     module_server: Server, http: httpx.AsyncClient, ann: Headers
+) -> None:
+    token = (await issue_token(http, ann))["Authorization"].removeprefix("Bearer ")
+    readme = (ROOT / "README.md").read_text()
+    filled = readme.replace(ADDRESS, module_server.url).replace("ml_…", token)
+    blocks = re.findall(r"^```json\n(.*?)^```", filled, re.MULTILINE | re.DOTALL)
+    cursor, desktop = (json.loads(block)["mcpServers"]["memory-layer"] for block in blocks)
+    name, _, value = desktop["args"][-1].partition(":")
+    bridged = {name: value.replace("${AUTH}", desktop["env"]["AUTH"])}
+
+    for url, headers in ((cursor["url"], cursor["headers"]), (desktop["args"][2], bridged)):
+        async with assistant(url, headers) as client:
+            assert (await client.list_tools()).tools
+    assert f'{module_server.url}/mcp --header "Authorization: Bearer {token}"' in filled
+
+
+async def test_without_a_good_token_there_is_no_server(
+    mcp: str, http: httpx.AsyncClient, ann: Headers
 ) -> None:
     revoked = await issue_token(http, ann)
     [token] = (await http.get("/tokens", headers=ann)).json()["data"]["tokens"]
-    async with assistant(module_server, revoked) as client:
+    async with assistant(mcp, revoked) as client:
         await client.list_tools()
         await http.delete(f"/tokens/{token['id']}", headers=ann)
         with pytest.raises(MCPError):
@@ -196,10 +220,10 @@ async def test_without_a_good_token_there_is_no_server(
 
 
 async def test_a_long_text_is_cut_in_the_results_and_read_in_parts(
-    module_server: Server, http: httpx.AsyncClient, ann: Headers
+    mcp: str, http: httpx.AsyncClient, ann: Headers
 ) -> None:
     prompt, response = "walrus " + "🦭é\r\n" * 5_000, "clam " * 10_000
-    async with assistant(module_server, ann) as client:
+    async with assistant(mcp, ann) as client:
         saved = await client.call_tool("save_memory", {"prompt": prompt, "response": response})
         memory_id = answered(saved)["memory_id"]
         found = await client.call_tool("search_memories", {"query": "walrus"})
@@ -240,8 +264,8 @@ async def test_an_assistant_is_told_which_argument_is_wrong(
     assert len(answer.text) < 1_000
 
 
-async def test_an_unknown_tool_is_the_callers_mistake(module_server: Server, ann: Headers) -> None:
-    async with assistant(module_server, ann) as client:
+async def test_an_unknown_tool_is_the_callers_mistake(mcp: str, ann: Headers) -> None:
+    async with assistant(mcp, ann) as client:
         with pytest.raises(MCPError, match="no such tool"):
             await client.call_tool("drop_tables")
 
