@@ -12,6 +12,7 @@ from core import errors
 from core.config import Settings
 from core.resources import Resources, open_resources
 from routers import (
+    account,
     answers,
     conversations,
     edge,
@@ -34,6 +35,7 @@ ROUTERS = (
     tokens,
     mcp,
     usage,
+    account,
     health,
     local_auth,
     pages,
