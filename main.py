@@ -1,4 +1,4 @@
-"""Memory Layer: the app, and `python main.py`, which serves it."""
+"""Memory Layer: the app, and `python main.py`, which serves it or runs an operator's command."""
 
 import sys
 from collections.abc import AsyncIterator
@@ -18,14 +18,29 @@ from routers import (
     edge,
     health,
     local_auth,
+    mcp,
     memories,
+    pages,
     saving,
     search,
+    tokens,
     usage,
 )
 from routers.addresses import AddressLimits
 
-ROUTERS = (saving, search, memories, conversations, usage, account, health, local_auth)
+ROUTERS = (
+    saving,
+    search,
+    memories,
+    conversations,
+    tokens,
+    mcp,
+    usage,
+    account,
+    health,
+    local_auth,
+    pages,
+)
 
 
 class State(TypedDict):
@@ -69,6 +84,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 app = create_app()
 
 if __name__ == "__main__":
-    from core.serving import serve
+    from core.commands import run
 
-    sys.exit(serve("main:app"))
+    sys.exit(run("main:app"))

@@ -27,6 +27,8 @@ from core.retrieval import Retrieval
 from core.save_queue import SaveQueue
 from core.signing_keys import load_or_create_keys
 from core.supabase_users import supabase_users
+from core.tokens import ApiTokens
+from core.traffic import Traffic
 from core.upkeep import all_jobs
 from storage.counters import LocalCounters
 from storage.database import DATABASE_AWAY, Pool, open_pool
@@ -41,6 +43,7 @@ class Resources:
     db: Pool
     http: httpx.AsyncClient
     verifier: TokenVerifier
+    tokens: ApiTokens
     bad_tokens: BadTokens
     limiter: RateLimiter
     local_auth: LocalAuth | None
@@ -48,6 +51,7 @@ class Resources:
     worker: EmbeddingWorker | None
     saves: SaveQueue
     retrieval: Retrieval
+    traffic: Traffic
     erasures: Erasures
     missing_users: MissingUsers | None
     jobs: Jobs
@@ -68,26 +72,27 @@ async def open_resources(
         http = await stack.enter_async_context(httpx.AsyncClient(timeout=30))
         verifier, local_auth = await _auth(settings, db, http, stack)
         limiter = await _limiter(settings, db, stack)
+        traffic = await _traffic(db, stack)
         worker = EmbeddingWorker(db, embedder) if embedder else None
         saves = SaveQueue(db, on_saved=worker.wake if worker else None)
         retrieval = Retrieval(db, embedder, settings.index_memory_mb * 1024 * 1024)
         stack.callback(retrieval.close)
-        forget = _forgetting(verifier, limiter, retrieval)
+        tokens = ApiTokens(db)
+        forget = _forgetting(verifier, tokens, limiter, retrieval)
         directory = supabase_users(settings, http)
         erasures = Erasures(db, forget, local_auth, directory)
         missing_users = MissingUsers(db, directory, erasures) if directory else None
-        jobs = Jobs(db, all_jobs(db, retrieval, erasures, missing_users))
-        await stack.enter_async_context(_running("erasures", erasures.run))
-        await stack.enter_async_context(_running("jobs", jobs.run))
+        jobs = await _jobs(db, retrieval, erasures, missing_users, stack)
         if worker:
             await stack.enter_async_context(_running("embedding", worker.run))
         await stack.enter_async_context(_running("saves", saves.run, saves.close))
-        _spare_collections()
+        _spare_the_collector()
         yield Resources(
             settings=settings,
             db=db,
             http=http,
             verifier=verifier,
+            tokens=tokens,
             bad_tokens=BadTokens(settings.bad_tokens_per_minute),
             limiter=limiter,
             local_auth=local_auth,
@@ -95,6 +100,7 @@ async def open_resources(
             worker=worker,
             saves=saves,
             retrieval=retrieval,
+            traffic=traffic,
             erasures=erasures,
             missing_users=missing_users,
             jobs=jobs,
@@ -119,13 +125,6 @@ async def _database(
     await _migrate(url, report)
     pool = open_pool(url, settings.database_pool_min, settings.database_pool_max)
     return await stack.enter_async_context(pool)
-
-
-def _spare_collections() -> None:
-    """Start-up's objects live as long as the process: spare every collection the walk."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(100_000, 50, 1_000)
 
 
 async def _database_url(
@@ -179,15 +178,42 @@ async def _limiter(settings: Settings, db: Pool, stack: AsyncExitStack) -> RateL
     return limiter
 
 
+async def _traffic(db: Pool, stack: AsyncExitStack) -> Traffic:
+    traffic = Traffic(db)
+    await stack.enter_async_context(_running("traffic", traffic.run, traffic.close))
+    return traffic
+
+
+def _spare_the_collector() -> None:
+    """Start-up's objects live as long as the process: spare every collection the walk."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 1_000)
+
+
 def _forgetting(
-    verifier: TokenVerifier, limiter: RateLimiter, retrieval: Retrieval
+    verifier: TokenVerifier, tokens: ApiTokens, limiter: RateLimiter, retrieval: Retrieval
 ) -> Callable[[UUID], Awaitable[None]]:
     async def forget(user_id: UUID) -> None:
         retrieval.forget(user_id)
         verifier.forget(user_id)
+        tokens.forget(user_id)
         await limiter.forget(user_id)
 
     return forget
+
+
+async def _jobs(
+    db: Pool,
+    retrieval: Retrieval,
+    erasures: Erasures,
+    missing_users: MissingUsers | None,
+    stack: AsyncExitStack,
+) -> Jobs:
+    jobs = Jobs(db, all_jobs(db, retrieval, erasures, missing_users))
+    await stack.enter_async_context(_running("erasures", erasures.run))
+    await stack.enter_async_context(_running("jobs", jobs.run))
+    return jobs
 
 
 @asynccontextmanager
