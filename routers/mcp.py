@@ -23,6 +23,8 @@ async def serve_mcp(request: Request, caller: FreeCaller) -> Response:
     There are no sessions, so that any replica can answer. What a tool costs is spent by its call;
     to connect and to list the tools is free.
     """
+    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+        raise InvalidInput("Send one JSON-RPC message with Content-Type: application/json.")
     return _Served(caller, await request.body())
 
 
