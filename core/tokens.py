@@ -104,19 +104,24 @@ class ApiTokens:
 
     async def _look_up(self) -> None:
         """One statement at a time: however many tokens are tried, they cost one connection."""
-        while self._asked:
-            digests = list(islice(self._asked, BATCH))
-            began = self._clock()
-            found: dict[bytes, Found] | None = None
-            try:
-                with contextlib.suppress(*DATABASE_AWAY):
-                    async with acting_as(self._pool, ()) as conn:
-                        rows = await api_tokens.find(conn, digests)
-                    found = {row.token_hash: row for row in rows}
-            finally:
-                for digest in digests:
-                    self._answer(digest, found, began)
-            await self._note_use(found or {})
+        try:
+            while self._asked:
+                await self._look_up_some(list(islice(self._asked, BATCH)))
+        finally:
+            # A fault of ours must leave nobody waiting.
+            for digest in list(self._asked):
+                self._answer(digest, None, 0.0)
+
+    async def _look_up_some(self, digests: list[bytes]) -> None:
+        began = self._clock()
+        found: dict[bytes, Found] | None = None
+        with contextlib.suppress(*DATABASE_AWAY):
+            async with acting_as(self._pool, ()) as conn:
+                rows = await api_tokens.find(conn, digests)
+            found = {row.token_hash: row for row in rows}
+        for digest in digests:
+            self._answer(digest, found, began)
+        await self._note_use(found or {})
 
     def _answer(self, digest: bytes, found: dict[bytes, Found] | None, began: float) -> None:
         answer = self._asked.pop(digest)
