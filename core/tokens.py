@@ -72,8 +72,15 @@ class ApiTokens:
         async with acting_as(self._pool, user_id) as conn:
             if not await api_tokens.delete(conn, user_id, token_id):
                 raise NotFound("You have no such token.", token_id=str(token_id))
+        self._forget(lambda user: user.token_id == token_id)
+
+    def forget(self, user_id: UUID) -> None:
+        """Of an erased account, whose tokens are gone."""
+        self._forget(lambda user: user.id == user_id)
+
+    def _forget(self, ended: Callable[[User], bool]) -> None:
         for digest, (user, _) in list(self._known.items()):
-            if user and user.token_id == token_id:
+            if user and ended(user):
                 del self._known[digest]
 
     async def verify(self, token: str) -> User:
