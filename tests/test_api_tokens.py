@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 from core.auth import ALL_SCOPES
 from core.config import Settings
-from core.errors import Unauthorized, Unavailable
+from core.errors import TooManyTokens, Unauthorized, Unavailable
 from core.tokens import (
     BATCH,
     CACHE_SIZE,
@@ -367,6 +367,25 @@ async def test_while_postgres_is_away_nobody_is_told_that_a_token_is_wrong(
 
     assert (away.status_code, away.json()["error_code"]) == (503, "UNAVAILABLE")
     assert back.status_code == 200
+
+
+async def test_an_erased_account_has_no_tokens_and_gets_none(
+    client: httpx.AsyncClient, alice: Headers, bob: Headers, pool: CountingPool
+) -> None:
+    program, others = await issue_token(client, alice), await issue_token(client, bob)
+    user_id = UUID((await client.get("/auth/v1/user", headers=alice)).json()["id"])
+    assert (await client.get("/usage", headers=program)).status_code == 200
+
+    by_program = await client.delete("/account", headers=program)
+    erased = await client.delete("/account", headers=alice)
+
+    assert by_program.json()["error_code"] == "SIGN_IN_REQUIRED"
+    assert erased.json()["data"]["erased"]["api_tokens"] == 1
+    assert (await client.get("/usage", headers=program)).status_code == 401
+    assert (await client.get("/usage", headers=others)).status_code == 200
+    # A request that had been let in before must not leave one behind.
+    with pytest.raises(TooManyTokens):
+        await ApiTokens(pool).issue(user_id, "late", ["read"], None)
 
 
 async def test_the_role_of_requests_sees_no_hash_and_no_row_of_others(pool: Any) -> None:
