@@ -56,7 +56,7 @@ def failures(*kinds: type[AppError]) -> dict[int | str, dict[str, Any]]:
     }
 
 
-METERED = (errors.RateLimitExceeded, errors.TooManyRequests)
+METERED = (errors.MissingScope, errors.RateLimitExceeded, errors.TooManyRequests)
 
 
 def failure_response(error: AppError) -> JSONResponse:
