@@ -83,11 +83,6 @@ class ApiTokens:
             if user and ended(user):
                 del self._known[digest]
 
-    def forget(self, user_id: UUID) -> None:
-        for digest, (user, _) in list(self._known.items()):
-            if user and user.id == user_id:
-                del self._known[digest]
-
     def was_good(self, token: str) -> bool:
         return hash_of(token) in self._known
 
