@@ -67,7 +67,13 @@ async def open_resources(
         limiter = await _limiter(settings, db, stack)
         worker = EmbeddingWorker(db, embedder) if embedder else None
         saves = SaveQueue(db, on_saved=worker.wake if worker else None)
-        retrieval = Retrieval(db, embedder, settings.index_memory_mb * 1024 * 1024)
+        retrieval = Retrieval(
+            db,
+            embedder,
+            settings.index_memory_mb * 1024 * 1024,
+            patience=settings.index_load_ms / 1000,
+            cached=settings.vector_backend == "faiss",
+        )
         stack.callback(retrieval.close)
         if embedder:
             stack.push_async_callback(embedder.aclose)
