@@ -5,20 +5,21 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal, TypeAlias
+from typing import Literal
 from uuid import UUID
 
 import numpy as np
 import structlog
 
 from core.embeddings import Embedder, EmbedderUnavailable, TextRefused
+from core.hits import Hit, Why, newer_first, with_duplicates
 from core.ranking import Rank, Ranked, rank
-from core.snippets import Segment, snippet
+from core.snippets import snippet
 from core.time_hints import Period, period
 from core.user_caches import UserCaches
 from storage import analyzer, change_feed, database_search, memory_store
 from storage.change_feed import NOWHERE, Position
-from storage.database import Pool, acting_as
+from storage.database import Connection, Pool, acting_as
 from storage.database_search import DatabaseIndex
 from storage.memory_store import Filters, Memory
 from storage.user_index import Evidence, UserIndex
@@ -27,28 +28,8 @@ log = structlog.get_logger()
 
 # A hop to another thread costs about as much as scanning this many vectors.
 INLINE_VECTORS = 2_000
-
-
-@dataclass(frozen=True, slots=True)
-class Why:
-    """`dense` is the best cosine, or None while not embedded; `lexical` the share of the query's
-    rare words that one side of the memory holds. `time` and `conversation` are what the time
-    named in the query and the rest of its conversation added to the score."""
-
-    dense: float | None
-    lexical: float
-    time: float
-    conversation: float
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    memory: Memory
-    score: float
-    relevant: bool
-    matched: Literal["prompt", "response"]
-    snippet: list[Segment]
-    why: Why
+# Hits that say the same as one above them are shown with it, and the next ones take their places.
+RANKED_FOR_ONE_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +56,6 @@ class _Found:
     memory_id: UUID
     ranked: Ranked
     nearest: tuple[str, int, int] | None
-
-
-_Answer: TypeAlias = tuple[list[_Found], list[Memory]]
 
 
 class Retrieval:
@@ -126,14 +104,12 @@ class Retrieval:
             filters,
             limit,
         )
-        answer = await self._ask_cache(user_id, asked) if self._cached else None
-        found, memories = answer or await self._ask_database(user_id, asked)
-        by_id = {memory.id: memory for memory in memories}
-        hits = [
-            _hit(by_id[item.memory_id], item, set(asked.terms))
-            for item in found
-            if item.memory_id in by_id
-        ]
+        hits = await self._ask_cache(user_id, asked) if self._cached else None
+        if hits is None:
+            hits = await self._ask_database(user_id, asked)
+        if asked.period is None:
+            # Who names a time wants what was true then.
+            hits = newer_first(hits, set(asked.terms))
         return Recall(hits, semantic=asked.vector is not None)
 
     async def _embed(self, query: str) -> np.ndarray | None:
@@ -145,7 +121,10 @@ class Retrieval:
             log.warning("query_not_embedded", error=type(error).__name__)
             return None
 
-    async def _ask_cache(self, user_id: UUID, asked: _Asked) -> _Answer | None:
+    def forget(self, user_id: UUID) -> None:
+        self.caches.forget(user_id)
+
+    async def _ask_cache(self, user_id: UUID, asked: _Asked) -> list[Hit] | None:
         """Return None when the cache cannot hold all that was there at the time of the call."""
         cached = self.caches.of(user_id)
         wanted: Position | None = None
@@ -161,8 +140,7 @@ class Retrieval:
                 if wanted is None or wanted.epoch != now.epoch:
                     wanted = now
                 if at.epoch == wanted.epoch and at.change_seq >= wanted.change_seq:
-                    ids = [item.memory_id for item in found]
-                    return found, await memory_store.read_many(conn, user_id, ids)
+                    return await _read(conn, user_id, found, asked)
             if not await self.caches.catch_up(user_id, cached, wanted):
                 return None
 
@@ -175,11 +153,11 @@ class Retrieval:
             return find()
         return await asyncio.get_running_loop().run_in_executor(self._threads, find)
 
-    async def _ask_database(self, user_id: UUID, asked: _Asked) -> _Answer:
+    async def _ask_database(self, user_id: UUID, asked: _Asked) -> list[Hit]:
         """Weigh the same evidence without a cache: exactly the user's own rows, all of them."""
         async with acting_as(self._pool, user_id) as conn:
             if (await change_feed.position(conn, user_id)).epoch is None:
-                return [], []
+                return []
             index = await database_search.read(
                 conn, user_id, asked.terms, asked.vector, self._model, asked.filters
             )
@@ -190,18 +168,33 @@ class Retrieval:
             self._threads, lambda: self._rank(index, index.evidence(asked.terms), asked)
         )
         async with acting_as(self._pool, user_id) as conn:
-            ids = [item.memory_id for item in found]
-            return found, await memory_store.read_many(conn, user_id, ids)
+            return await _read(conn, user_id, found, asked)
 
     def _rank(
         self, index: UserIndex | DatabaseIndex, evidence: Evidence, asked: _Asked
     ) -> list[_Found]:
         found = []
-        for item in self._ranked(evidence, asked.limit, asked.period):
+        limit = asked.limit * RANKED_FOR_ONE_SHOWN
+        for item in self._ranked(evidence, limit, asked.period):
             number = int(evidence.best_chunk[item.slot])
             nearest = index.chunk_place(number) if number >= 0 else None
             found.append(_Found(index.id_of(item.slot), item, nearest))
         return found
+
+
+async def _read(conn: Connection, user_id: UUID, found: list[_Found], asked: _Asked) -> list[Hit]:
+    hits: list[Hit] = []
+    wanted = set(asked.terms)
+    while found and len(hits) < asked.limit:
+        more = asked.limit - len(hits)
+        page, found = found[:more], found[more:]
+        ids = [item.memory_id for item in page]
+        memories = {m.id: m for m in await memory_store.read_many(conn, user_id, ids)}
+        alive = (item for item in page if item.memory_id in memories)
+        hits = with_duplicates(
+            hits + [_hit(memories[item.memory_id], item, wanted) for item in alive]
+        )
+    return hits
 
 
 def _hit(memory: Memory, found: _Found, wanted: set[str]) -> Hit:

@@ -59,9 +59,11 @@ class Feed:
 
 
 async def position(conn: Connection, user_id: UUID) -> Position:
+    """Return NOWHERE for who has nothing, also for an erased account."""
     row = await conn.fetchrow(
         """
-        SELECT epoch, change_seq, purged_through FROM memory_layer.user_state WHERE user_id = $1
+        SELECT epoch, change_seq, purged_through FROM memory_layer.user_state
+         WHERE user_id = $1 AND erased_at IS NULL
         """,
         user_id,
     )
@@ -174,7 +176,7 @@ async def fingerprint(conn: Connection, user_id: UUID, model: str) -> tuple[Posi
                   JOIN memory_layer.memories m ON m.user_id = c.user_id AND m.id = c.memory_id
                  WHERE c.user_id = $1 AND c.embedding_model = $2
                    AND m.embedding_state = 'done' AND m.deleted_at IS NULL)
-          FROM memory_layer.user_state s WHERE s.user_id = $1
+          FROM memory_layer.user_state s WHERE s.user_id = $1 AND s.erased_at IS NULL
         """,
         user_id,
         model,

@@ -104,7 +104,9 @@ async def finish(
 ) -> bool:
     """Store vectors and words if the memory still holds the text of them; say whether."""
     async with acting_as_worker(pool) as conn:
-        number = (await take_numbers(conn, {leased.user_id: 1}))[leased.user_id]
+        number = (await take_numbers(conn, {leased.user_id: 1})).get(leased.user_id)
+        if number is None:
+            return False
         done = await conn.execute(
             """
             UPDATE memory_layer.memories
