@@ -75,7 +75,13 @@ async def open_resources(
         traffic = await _traffic(db, stack)
         worker = EmbeddingWorker(db, embedder) if embedder else None
         saves = SaveQueue(db, on_saved=worker.wake if worker else None)
-        retrieval = Retrieval(db, embedder, settings.index_memory_mb * 1024 * 1024)
+        retrieval = Retrieval(
+            db,
+            embedder,
+            settings.index_memory_mb * 1024 * 1024,
+            patience=settings.index_load_ms / 1000,
+            cached=settings.vector_backend == "faiss",
+        )
         stack.callback(retrieval.close)
         tokens = ApiTokens(db)
         forget = _forgetting(verifier, tokens, limiter, retrieval)
