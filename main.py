@@ -1,4 +1,4 @@
-"""Memory Layer: the app, and `python main.py`, which serves it."""
+"""Memory Layer: the app, and `python main.py`, which serves it or runs an operator's command."""
 
 import sys
 from collections.abc import AsyncIterator
@@ -12,18 +12,34 @@ from core import errors
 from core.config import Settings
 from core.resources import Resources, open_resources
 from routers import (
+    account,
     answers,
     conversations,
     edge,
     health,
     local_auth,
+    mcp,
     memories,
+    pages,
     saving,
     search,
+    tokens,
     usage,
 )
 
-ROUTERS = (saving, search, memories, conversations, usage, health, local_auth)
+ROUTERS = (
+    saving,
+    search,
+    memories,
+    conversations,
+    tokens,
+    mcp,
+    usage,
+    account,
+    health,
+    local_auth,
+    pages,
+)
 
 
 class State(TypedDict):
@@ -66,6 +82,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 app = create_app()
 
 if __name__ == "__main__":
-    from core.serving import serve
+    from core.commands import run
 
-    sys.exit(serve("main:app"))
+    sys.exit(run("main:app"))
