@@ -42,6 +42,7 @@ async function buildTests() {
     outExtension: { ".js": ".mjs" },
     format: "esm",
     platform: "node",
+    external: ["esbuild"],
     target: "node20",
     sourcemap: "inline",
   });

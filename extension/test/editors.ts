@@ -1,4 +1,4 @@
-// Real editors on one page, each with a way to read what its model holds.
+// Real editors on one page, each with a way to read what its model holds and to empty it.
 
 import { Editor } from "@tiptap/core";
 import StarterKit from "@tiptap/starter-kit";
@@ -15,17 +15,28 @@ function place(): HTMLElement {
   return element;
 }
 
-const EDITORS: Record<string, () => () => string> = {
+interface Made {
+  read(): string;
+  clear(): void;
+}
+
+const EDITORS: Record<string, () => Made> = {
   prosemirror() {
     const state = EditorState.create({ schema, plugins: [keymap(baseKeymap)] });
     const view = new EditorView(place(), { state });
     view.dom.id = "prompt-textarea";
-    return () => view.state.doc.textBetween(0, view.state.doc.content.size, "\n", "\n");
+    return {
+      read: () => view.state.doc.textBetween(0, view.state.doc.content.size, "\n", "\n"),
+      clear: () => view.dispatch(view.state.tr.delete(0, view.state.doc.content.size)),
+    };
   },
   tiptap() {
     const editor = new Editor({ element: place(), extensions: [StarterKit], content: "" });
     editor.view.dom.ariaLabel = "Ask Grok anything";
-    return () => editor.state.doc.textBetween(0, editor.state.doc.content.size, "\n", "\n");
+    return {
+      read: () => editor.state.doc.textBetween(0, editor.state.doc.content.size, "\n", "\n"),
+      clear: () => editor.commands.clearContent(true),
+    };
   },
   quill() {
     const box = document.createElement("rich-textarea");
@@ -33,7 +44,7 @@ const EDITORS: Record<string, () => () => string> = {
     const inner = document.createElement("div");
     box.append(inner);
     const quill = new Quill(inner);
-    return () => quill.getText().replace(/\n$/, "");
+    return { read: () => quill.getText().replace(/\n$/, ""), clear: () => quill.setText("") };
   },
   textarea() {
     const box = document.createElement("textarea");
@@ -42,12 +53,13 @@ const EDITORS: Record<string, () => () => string> = {
     let value = "";
     // A framework's model: it holds what input events have told it.
     box.addEventListener("input", () => (value = box.value));
-    return () => value;
+    return { read: () => value, clear: () => (value = box.value = "") };
   },
 };
 
 Object.assign(window, {
   makeEditor(kind: string) {
-    Object.assign(window, { readEditor: EDITORS[kind]!() });
+    const { read, clear } = EDITORS[kind]!();
+    Object.assign(window, { readEditor: read, clearEditor: clear });
   },
 });
