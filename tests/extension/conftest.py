@@ -172,7 +172,7 @@ class Extension:
         return found[::-1]
 
     async def until_saved(
-        self, wanted: Callable[[list[dict[str, Any]]], bool], seconds: float = 60
+        self, wanted: Callable[[list[dict[str, Any]]], bool], seconds: float = 30
     ) -> list[dict[str, Any]]:
         """Wait until what the server holds is as it should be; return it, the oldest first."""
 
@@ -183,7 +183,8 @@ class Extension:
         try:
             await until(holds, seconds)
         except TimeoutError:
-            raise AssertionError(f"the server holds {self._seen}") from None
+            shown = [(m["prompt"], m["response"], m["status"], m["metadata"]) for m in self._seen]
+            raise AssertionError(f"the server holds {str(shown)[:3_000]}") from None
         return self._seen
 
     async def close(self) -> None:

@@ -104,6 +104,12 @@ class Sites:
             start += length
         return pieces or [""]
 
+    def socket_frames(self, turn: Turn) -> list[str]:
+        """The answer to a turn of ChatGPT's as it comes by WebSocket."""
+        pieces = self.pieces(turn.answer)
+        stream = wire.chatgpt(turn.chat, turn.asked, turn.answered, pieces)
+        return wire.chatgpt_socket(turn.chat, stream)
+
     def stream(self, turn: Turn, text: str) -> Response:
         plan = self.plans.get(turn.prompt, Plan())
         if plan.status != 200:

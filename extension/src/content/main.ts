@@ -83,7 +83,8 @@ class Content {
 
   #tapped(message: Tapped): void {
     if (!this.#known) this.#early.push(message);
-    else if (this.#standing === "saving") this.#turns.take(message);
+    // A turn that began before a pause is brought to its end; a socket is no turn.
+    else if (this.#standing === "saving" || isOngoing(message)) this.#turns.take(message);
   }
 
   async #introduce(): Promise<void> {
@@ -245,6 +246,10 @@ class Content {
     this.#button ??= this.#makeButton();
     this.#button.tell("Memory Layer was updated. Reload this page to go on saving.");
   }
+}
+
+function isOngoing(message: Tapped): boolean {
+  return message.k !== "request" || message.method === "WS";
 }
 
 /** What comes through the port is believed only in shape. */

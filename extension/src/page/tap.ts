@@ -11,12 +11,11 @@ import type { Tapped } from "../messages";
   const { port1: port, port2 } = new MessageChannel();
   const decoder = TextDecoder;
   const LARGEST_BODY = 8_000_000;
+  // Nothing new is looked at while this is false; what has begun is still read to its end.
   let listening = true;
   let requests = 0;
 
-  const say = (message: Tapped): void => {
-    if (listening) port.postMessage(message);
-  };
+  const say = (message: Tapped): void => port.postMessage(message);
   port.onmessage = (event: MessageEvent<unknown>) => {
     listening = event.data === true;
   };
@@ -102,25 +101,31 @@ import type { Tapped } from "../messages";
     }
   };
 
+  // Methods of an object keep their names, as the page may look at them.
   const nativeFetch = window.fetch;
-  window.fetch = function fetch(this: unknown, input: RequestInfo | URL, init?: RequestInit) {
-    let call: ReturnType<typeof before> | undefined;
-    if (listening) quietly(() => (call = before(input, init)));
-    const answer = Reflect.apply(nativeFetch, this, arguments) as Promise<Response>;
-    if (call) quietly(() => after(call!, answer));
-    return answer;
+  const wrapped = {
+    fetch(this: unknown, input: RequestInfo | URL, init?: RequestInit): Promise<Response> {
+      let call: ReturnType<typeof before> | undefined;
+      if (listening) quietly(() => (call = before(input, init)));
+      const answer = Reflect.apply(nativeFetch, this, arguments) as Promise<Response>;
+      if (call) quietly(() => after(call!, answer));
+      return answer;
+    },
+    open(this: XMLHttpRequest, method: string, url: string | URL): void {
+      quietly(() => opened.set(this, { method: method.toUpperCase(), url: absolute(url) }));
+      return Reflect.apply(open, this, arguments) as void;
+    },
+    send(this: XMLHttpRequest, body?: unknown): void {
+      if (listening) quietly(() => watch(this, body));
+      return Reflect.apply(send, this, arguments) as void;
+    },
   };
 
   const opened = new WeakMap<XMLHttpRequest, { method: string; url: string }>();
   const { open, send } = XMLHttpRequest.prototype;
-  XMLHttpRequest.prototype.open = function (this: XMLHttpRequest, method: string, url: string | URL) {
-    quietly(() => opened.set(this, { method: method.toUpperCase(), url: absolute(url) }));
-    return Reflect.apply(open, this, arguments) as void;
-  } as typeof open;
-  XMLHttpRequest.prototype.send = function (this: XMLHttpRequest, body) {
-    if (listening) quietly(() => watch(this, body));
-    return Reflect.apply(send, this, arguments) as void;
-  };
+  window.fetch = wrapped.fetch;
+  XMLHttpRequest.prototype.open = wrapped.open as typeof open;
+  XMLHttpRequest.prototype.send = wrapped.send as typeof send;
 
   const watch = (xhr: XMLHttpRequest, body: unknown): void => {
     const call = opened.get(xhr);
@@ -156,7 +161,7 @@ import type { Tapped } from "../messages";
         say({ k: "request", n, method: "WS", url: socket.url, body: "" });
         socket.addEventListener("message", (event: MessageEvent<unknown>) => {
           const { data } = event;
-          if (typeof data === "string") quietly(() => say({ k: "data", n, data }));
+          if (listening && typeof data === "string") quietly(() => say({ k: "data", n, data }));
         });
         socket.addEventListener("close", () => quietly(() => say({ k: "end", n, reason: "done" })));
       });

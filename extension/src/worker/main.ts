@@ -105,7 +105,10 @@ async function capture(
   incognito: boolean,
 ): Promise<true> {
   const now = await settings();
-  if (standingFor(site, incognito, now) !== "saving" || news.provider !== site.provider) return true;
+  if (news.provider !== site.provider) return true;
+  const standing = standingFor(site, incognito, now);
+  const ends = standing === "off" && news.type === "answer" && (await outbox.knows(news.key));
+  if (standing !== "saving" && !ends) return true;
   try {
     await (news.type === "prompt" ? outbox.takePrompt(news, now) : outbox.takeAnswer(news, now));
   } catch (error) {

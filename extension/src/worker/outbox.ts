@@ -171,6 +171,15 @@ async function release(deliveries: IDBObjectStore, mine: Delivery[]): Promise<vo
   if (prompt && prompt.notBefore > 0) deliveries.put({ ...prompt, notBefore: 0 });
 }
 
+/** Has this turn begun to be saved? */
+export async function knows(key: string): Promise<boolean> {
+  return transaction(
+    ["turns"],
+    "readonly",
+    async (store) => (await got(store("turns").count(key))) > 0,
+  );
+}
+
 export async function deliveries(): Promise<Delivery[]> {
   const all = await transaction(["deliveries"], "readonly", (store) =>
     got(store("deliveries").getAll() as IDBRequest<Delivery[]>),
