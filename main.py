@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from fastapi_swagger import patch_fastapi
 
 from core import errors
-from core.config import Settings
+from core.config import VERSION, Settings
 from core.resources import Resources, open_resources
 from routers import (
     answers,
@@ -18,12 +18,13 @@ from routers import (
     health,
     local_auth,
     memories,
+    metrics,
     saving,
     search,
     usage,
 )
 
-ROUTERS = (saving, search, memories, conversations, usage, health, local_auth)
+ROUTERS = (saving, search, memories, conversations, usage, health, metrics, local_auth)
 
 
 class State(TypedDict):
@@ -41,7 +42,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app = FastAPI(
         title="Memory Layer",
         description="Keeps a person's AI chats word for word and finds them again.",
-        version="0.1.0",
+        version=VERSION,
         lifespan=lifespan,
         responses=answers.failures(
             errors.TooSlow,

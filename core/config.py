@@ -8,6 +8,7 @@ from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 ROOT = Path(__file__).resolve().parent.parent
+VERSION = "0.1.0"
 
 
 class SettingsError(ValueError):
@@ -31,6 +32,10 @@ class Settings(BaseSettings):
     data_dir: Path = Field(default_factory=_default_data_dir)
     model_dir: Path = ROOT / "models"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_hash_key: SecretStr | None = Field(None, min_length=16)
+    environment: str = Field("production", pattern=r"^[\w.-]{1,64}$")
+    sentry_dsn: SecretStr | None = None
+    metrics_token: SecretStr | None = Field(None, min_length=16)
 
     database_url: SecretStr | None = None
     database_pool_min: int = Field(2, ge=1, le=50)
@@ -40,6 +45,7 @@ class Settings(BaseSettings):
     supabase_url: str | None = None
     supabase_jwks_url: str | None = None
     supabase_jwt_secret: SecretStr | None = None
+    supabase_publishable_key: SecretStr | None = None
     auth_disable_signup: bool = False
     auth_public_url: str | None = None
     access_token_seconds: int = Field(3600, ge=60, le=86_400)

@@ -1,6 +1,7 @@
 """Spends requests: in Redis, or in this process while Redis is away or not used."""
 
 import asyncio
+from collections import Counter
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple, Protocol
 from uuid import UUID
@@ -82,6 +83,8 @@ class RateLimiter:
         self._local = local
         self._remote = remote
         self._breaker = Breaker()
+        # By tier and window, since the start.
+        self.refused: Counter[tuple[str, str]] = Counter()
 
     @property
     def state(self) -> Literal["ok", "degraded", "off"]:
@@ -95,6 +98,8 @@ class RateLimiter:
         count = await self._count(account, 1)
         if count.verdict != ALLOWED:
             self._plans.note(account, count, 0)
+            window = "day" if count.verdict == DAY_SPENT else "minute"
+            self.refused[account.plan.tier, window] += 1
             raise refusal(account.plan, count)
         self._plans.note(account, count, 1)
 

@@ -8,24 +8,25 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 import httpx
-import structlog
 
+from core import faults
 from core.auth import TokenVerifier
 from core.config import Settings, SettingsError
 from core.embedding_worker import EmbeddingWorker
 from core.embeddings import Embedder, make_embedder
+from core.faults import Faults
 from core.jwks import RemoteKeys
 from core.local_auth import LocalAuth
 from core.plans import Plans
+from core.pulse import Pulse
 from core.rate_limiter import RateLimiter
+from core.request_metrics import RequestMetrics
 from core.retrieval import Retrieval
 from core.save_queue import SaveQueue
 from core.signing_keys import load_or_create_keys
 from storage.counters import LocalCounters
 from storage.database import DATABASE_AWAY, Pool, open_pool
 from storage.migrate import migrate
-
-log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,9 @@ class Resources:
     worker: EmbeddingWorker | None
     saves: SaveQueue
     retrieval: Retrieval
+    faults: Faults
+    requests: RequestMetrics
+    pulse: Pulse
 
 
 @asynccontextmanager
@@ -52,11 +56,8 @@ async def open_resources(
     line for the operator.
     """
     async with AsyncExitStack() as stack:
-        embedder = make_embedder(settings)
-        if settings.embedder == "local":
-            from core.minilm import prepare_in_child
-
-            await asyncio.to_thread(prepare_in_child, settings.model_dir)
+        reporter = _faults(settings, stack)
+        embedder = await _embedder(settings, stack)
         url = await _database_url(settings, stack, report)
         await _migrate(url, report)
         db = await stack.enter_async_context(
@@ -69,18 +70,58 @@ async def open_resources(
         saves = SaveQueue(db, on_saved=worker.wake if worker else None)
         retrieval = Retrieval(db, embedder, settings.index_memory_mb * 1024 * 1024)
         stack.callback(retrieval.close)
-        if embedder:
-            stack.push_async_callback(embedder.aclose)
         if worker:
             await stack.enter_async_context(_running("embedding", worker.run))
         await stack.enter_async_context(_running("saves", saves.run, saves.close))
-        # Start-up's objects live as long as the process: spare every collection the walk.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(100_000, 50, 1_000)
+        pulse = await _pulse(db, embedder, stack)
+        _spare_the_collector()
         yield Resources(
-            settings, db, http, verifier, limiter, local_auth, embedder, worker, saves, retrieval
+            settings,
+            db,
+            http,
+            verifier,
+            limiter,
+            local_auth,
+            embedder,
+            worker,
+            saves,
+            retrieval,
+            reporter,
+            RequestMetrics(),
+            pulse,
         )
+
+
+def _spare_the_collector() -> None:
+    """Start-up's objects live as long as the process: no collection need walk over them."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 1_000)
+
+
+def _faults(settings: Settings, stack: AsyncExitStack) -> Faults:
+    reporter = Faults(settings)
+    stack.callback(reporter.close)
+    faults.use(reporter)
+    return reporter
+
+
+async def _embedder(settings: Settings, stack: AsyncExitStack) -> Embedder | None:
+    embedder = make_embedder(settings)
+    if settings.embedder == "local":
+        from core.minilm import prepare_in_child
+
+        await asyncio.to_thread(prepare_in_child, settings.model_dir)
+    if embedder:
+        stack.push_async_callback(embedder.aclose)
+    return embedder
+
+
+async def _pulse(db: Pool, embedder: Embedder | None, stack: AsyncExitStack) -> Pulse:
+    pulse = Pulse(db, embeds=embedder is not None)
+    await stack.enter_async_context(_running("loop lag", pulse.watch_loop))
+    await stack.enter_async_context(_running("database watch", pulse.watch_database))
+    return pulse
 
 
 async def _database_url(
@@ -157,5 +198,5 @@ async def _forever(name: str, work: Callable[[], Awaitable[None]]) -> None:
         try:
             return await work()
         except Exception as error:
-            log.error("background_work_failed", work=name, error=type(error).__name__)
+            faults.report("background_work_failed", error, work=name)
             await asyncio.sleep(1)

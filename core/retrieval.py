@@ -93,6 +93,7 @@ class Retrieval:
         self._ranked = ranked
         self._cached: OrderedDict[UUID, _Cached] = OrderedDict()
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="search")
+        self.hits = self.misses = 0
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -154,6 +155,9 @@ class Retrieval:
         cached = self._cached.get(user_id)
         if cached is None:
             cached = self._cached[user_id] = _Cached(self._empty())
+            self.misses += 1
+        else:
+            self.hits += 1
         self._cached.move_to_end(user_id)
         return cached
 

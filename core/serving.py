@@ -36,6 +36,7 @@ def serve(app: str) -> int:
             loop="uvloop",
             http="httptools",
             access_log=False,
+            log_config=None,
             log_level="warning",
             backlog=4096,
             timeout_graceful_shutdown=20,
@@ -60,12 +61,17 @@ def _is_taken(host: str, port: int) -> bool:
 
 
 def _plain_start_errors(record: logging.LogRecord) -> bool:
-    """Of a start that failed for a reason of the operator's, log the reason and no traceback."""
-    last = record.getMessage().strip().rpartition("\n")[2]
-    kind, _, reason = last.partition(": ")
+    """Of a start that failed for a reason of the operator's, print the reason and no traceback."""
+    text = record.getMessage().strip()
+    if text.startswith("Application startup failed"):
+        return False
+    kind, _, reason = text.rpartition("\n")[2].partition(": ")
     if kind.startswith(("core.", "storage.")):
-        record.msg, record.args = f"Cannot start: {reason}", ()
-    return not record.getMessage().startswith("Application startup failed")
+        text = f"Cannot start: {reason}"
+    elif not text.startswith("Traceback"):
+        return True
+    print(text, file=sys.stderr)
+    return False
 
 
 class _Server(uvicorn.Server):

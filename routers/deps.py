@@ -31,7 +31,9 @@ async def _known(request: Request) -> SignedIn:
     if scheme.lower() != "bearer" or not token:
         raise Unauthorized("Send an access token: Authorization: Bearer …")
     resources: Resources = request.state.resources
-    return SignedIn(await resources.verifier.verify(token.strip()), resources)
+    user = await resources.verifier.verify(token.strip())
+    request.state.seen.user_id = user.id
+    return SignedIn(user, resources)
 
 
 async def _metered(request: Request) -> SignedIn:
