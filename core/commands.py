@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Callable, Sequence
 
-from core import serving
+from core import doctor, serving
 from core.admin_keys import make_key
 
 
@@ -11,6 +11,7 @@ def run(app: str, arguments: Sequence[str] | None = None) -> int:
     """Do what the command line asks for and return the process's exit code."""
     commands: dict[str, tuple[str, Callable[[], int]]] = {
         "serve": ("serve until Ctrl-C (the default)", lambda: serving.serve(app)),
+        "doctor": ("check the configuration and all that the service needs", doctor.run),
         "admin-key": ("print a new key for ADMIN_API_KEY", _print_admin_key),
     }
     parser = argparse.ArgumentParser(prog="python main.py", description=__doc__)

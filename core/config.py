@@ -4,11 +4,21 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 ROOT = Path(__file__).resolve().parent.parent
 VERSION = "0.1.0"
+
+
+def complaints(error: ValidationError) -> list[str]:
+    """One line for each wrong setting, without its value, which may be a secret."""
+    lines = []
+    for item in error.errors():
+        name = ".".join(map(str, item["loc"])).upper()
+        reason = item["msg"].removeprefix("Value error, ")
+        lines.append(f"{name}: {reason}" if name else reason)
+    return lines
 
 
 class SettingsError(ValueError):
@@ -87,6 +97,10 @@ class Settings(BaseSettings):
         if self.database_pool_min > self.database_pool_max:
             raise SettingsError("DATABASE_POOL_MIN is above DATABASE_POOL_MAX")
         return self
+
+    @property
+    def jwks_url(self) -> str:
+        return self.supabase_jwks_url or f"{self.token_issuer}/.well-known/jwks.json"
 
     @property
     def uses_supabase_auth(self) -> bool:

@@ -151,9 +151,7 @@ async def _auth(
         local_auth = LocalAuth(db, settings, await load_or_create_keys(db))
         stack.callback(local_auth.close)
         return local_auth.verifier, local_auth
-    keys = RemoteKeys(
-        settings.supabase_jwks_url or f"{settings.token_issuer}/.well-known/jwks.json", http
-    )
+    keys = RemoteKeys(settings.jwks_url, http)
     stack.callback(keys.close)
     secret = settings.supabase_jwt_secret
     return TokenVerifier(

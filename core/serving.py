@@ -10,7 +10,7 @@ import uvicorn
 from pydantic import ValidationError
 
 from core import logs
-from core.config import Settings
+from core.config import Settings, complaints
 
 
 def serve(app: str) -> int:
@@ -18,10 +18,7 @@ def serve(app: str) -> int:
     try:
         settings = Settings()
     except ValidationError as error:
-        for item in error.errors():
-            name = ".".join(map(str, item["loc"])).upper()
-            reason = item["msg"].removeprefix("Value error, ")
-            print(f"{name}: {reason}" if name else reason, file=sys.stderr)
+        print(*complaints(error), sep="\n", file=sys.stderr)
         return 2
     logs.configure(settings.log_level)
     logging.getLogger("uvicorn.error").addFilter(_plain_start_errors)
