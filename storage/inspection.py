@@ -69,7 +69,12 @@ async def _bound(conn: Connection) -> dict[str, bool | None]:
         r"SELECT rolname FROM pg_roles WHERE rolname LIKE 'memory\_layer\_%' ORDER BY 1"
     )
     # By number: a role need not be able to name a table of another's.
-    table = await conn.fetchval("SELECT 'memory_layer.memories'::regclass::oid")
+    table = await conn.fetchval(
+        """
+        SELECT pg_class.oid FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+         WHERE nspname = 'memory_layer' AND relname = 'memories'
+        """
+    )
     return {row["rolname"]: await _is_bound(conn, row["rolname"], table) for row in rows}
 
 
