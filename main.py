@@ -12,19 +12,36 @@ from core import errors
 from core.config import VERSION, Settings
 from core.resources import Resources, open_resources
 from routers import (
+    account,
     answers,
     conversations,
     edge,
     health,
     local_auth,
+    mcp,
     memories,
     metrics,
+    pages,
     saving,
     search,
+    tokens,
     usage,
 )
 
-ROUTERS = (saving, search, memories, conversations, usage, health, metrics, local_auth)
+ROUTERS = (
+    saving,
+    search,
+    memories,
+    conversations,
+    tokens,
+    mcp,
+    usage,
+    account,
+    health,
+    metrics,
+    local_auth,
+    pages,
+)
 
 
 class State(TypedDict):

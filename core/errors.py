@@ -26,8 +26,26 @@ class Unauthorized(AppError):
     status, code, message = 401, "UNAUTHORIZED", "The access token is missing, expired or not ours."
 
 
+class AccountErased(Unauthorized):
+    message = "This account was erased."
+
+
+class SignInAgain(AppError):
+    status, code = 403, "SIGN_IN_AGAIN"
+    message = "Sign in again, or send your password: this cannot be undone."
+
+
 class Forbidden(AppError):
     status, code, message = 403, "FORBIDDEN", "That belongs to somebody else."
+
+
+class MissingScope(AppError):
+    status, code, message = 403, "MISSING_SCOPE", "This token was not given the scope for that."
+
+
+class SignInRequired(AppError):
+    status, code = 403, "SIGN_IN_REQUIRED"
+    message = "A personal token may not do this: sign in, and use your access token."
 
 
 class NotFound(AppError):
@@ -40,6 +58,10 @@ class MethodNotAllowed(AppError):
 
 class Conflict(AppError):
     status, code, message = 409, "CONFLICT", "This id already holds another content."
+
+
+class TooManyTokens(AppError):
+    status, code, message = 409, "TOO_MANY_TOKENS", "You have as many tokens as a person may have."
 
 
 class TooLarge(AppError):

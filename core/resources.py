@@ -6,6 +6,7 @@ import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from uuid import UUID
 
 import httpx
 
@@ -14,6 +15,7 @@ from core.auth import TokenVerifier
 from core.config import Settings, SettingsError
 from core.embedding_worker import EmbeddingWorker
 from core.embeddings import Embedder, make_embedder
+from core.erasure import Erasures
 from core.faults import Faults
 from core.jwks import RemoteKeys
 from core.local_auth import LocalAuth
@@ -24,6 +26,9 @@ from core.request_metrics import RequestMetrics
 from core.retrieval import Retrieval
 from core.save_queue import SaveQueue
 from core.signing_keys import load_or_create_keys
+from core.supabase_users import supabase_users
+from core.tokens import ApiTokens
+from core.traffic import Traffic
 from storage.counters import LocalCounters
 from storage.database import DATABASE_AWAY, Pool, open_pool
 from storage.migrate import migrate
@@ -35,6 +40,7 @@ class Resources:
     db: Pool
     http: httpx.AsyncClient
     verifier: TokenVerifier
+    tokens: ApiTokens
     limiter: RateLimiter
     local_auth: LocalAuth | None
     embedder: Embedder | None
@@ -44,6 +50,8 @@ class Resources:
     faults: Faults
     requests: RequestMetrics
     pulse: Pulse
+    traffic: Traffic
+    erasures: Erasures
 
 
 @asynccontextmanager
@@ -58,45 +66,41 @@ async def open_resources(
     async with AsyncExitStack() as stack:
         reporter = _faults(settings, stack)
         embedder = await _embedder(settings, stack)
-        url = await _database_url(settings, stack, report)
-        await _migrate(url, report)
-        db = await stack.enter_async_context(
-            open_pool(url, settings.database_pool_min, settings.database_pool_max)
-        )
+        db = await _database(settings, stack, report)
         http = await stack.enter_async_context(httpx.AsyncClient(timeout=30))
         verifier, local_auth = await _auth(settings, db, http, stack)
         limiter = await _limiter(settings, db, stack)
+        traffic = await _traffic(db, stack)
         worker = EmbeddingWorker(db, embedder) if embedder else None
         saves = SaveQueue(db, on_saved=worker.wake if worker else None)
         retrieval = Retrieval(db, embedder, settings.index_memory_mb * 1024 * 1024)
         stack.callback(retrieval.close)
+        forget = _forgetting(verifier, limiter, retrieval)
+        erasures = Erasures(db, forget, local_auth, supabase_users(settings, http))
+        await stack.enter_async_context(_running("erasures", erasures.run))
         if worker:
             await stack.enter_async_context(_running("embedding", worker.run))
         await stack.enter_async_context(_running("saves", saves.run, saves.close))
         pulse = await _pulse(db, embedder, stack)
         _spare_the_collector()
         yield Resources(
-            settings,
-            db,
-            http,
-            verifier,
-            limiter,
-            local_auth,
-            embedder,
-            worker,
-            saves,
-            retrieval,
-            reporter,
-            RequestMetrics(),
-            pulse,
+            settings=settings,
+            db=db,
+            http=http,
+            verifier=verifier,
+            tokens=ApiTokens(db),
+            limiter=limiter,
+            local_auth=local_auth,
+            embedder=embedder,
+            worker=worker,
+            saves=saves,
+            retrieval=retrieval,
+            traffic=traffic,
+            erasures=erasures,
+            faults=reporter,
+            requests=RequestMetrics(),
+            pulse=pulse,
         )
-
-
-def _spare_the_collector() -> None:
-    """Start-up's objects live as long as the process: no collection need walk over them."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(100_000, 50, 1_000)
 
 
 def _faults(settings: Settings, stack: AsyncExitStack) -> Faults:
@@ -122,6 +126,15 @@ async def _pulse(db: Pool, embedder: Embedder | None, stack: AsyncExitStack) -> 
     await stack.enter_async_context(_running("loop lag", pulse.watch_loop))
     await stack.enter_async_context(_running("database watch", pulse.watch_database))
     return pulse
+
+
+async def _database(
+    settings: Settings, stack: AsyncExitStack, report: Callable[[str], None]
+) -> Pool:
+    url = await _database_url(settings, stack, report)
+    await _migrate(url, report)
+    pool = open_pool(url, settings.database_pool_min, settings.database_pool_max)
+    return await stack.enter_async_context(pool)
 
 
 async def _database_url(
@@ -171,6 +184,30 @@ async def _limiter(settings: Settings, db: Pool, stack: AsyncExitStack) -> RateL
     await stack.enter_async_context(_running("plans", plans.run, plans.close))
     await stack.enter_async_context(_running("limiter", limiter.run))
     return limiter
+
+
+async def _traffic(db: Pool, stack: AsyncExitStack) -> Traffic:
+    traffic = Traffic(db)
+    await stack.enter_async_context(_running("traffic", traffic.run, traffic.close))
+    return traffic
+
+
+def _spare_the_collector() -> None:
+    """Start-up's objects live as long as the process: spare every collection the walk."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 1_000)
+
+
+def _forgetting(
+    verifier: TokenVerifier, limiter: RateLimiter, retrieval: Retrieval
+) -> Callable[[UUID], Awaitable[None]]:
+    async def forget(user_id: UUID) -> None:
+        retrieval.forget(user_id)
+        verifier.forget(user_id)
+        await limiter.forget(user_id)
+
+    return forget
 
 
 @asynccontextmanager

@@ -17,7 +17,14 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.config import Settings
-from core.errors import AppError, TooLarge, UnsupportedEncoding, WrongHost
+from core.errors import (
+    AppError,
+    RateLimitExceeded,
+    TooLarge,
+    TooManyRequests,
+    UnsupportedEncoding,
+    WrongHost,
+)
 from core.logs import Pseudonyms
 from core.resources import Resources
 from routers.answers import failure_response
@@ -30,6 +37,7 @@ BODY_SECONDS = 30.0
 API_VERSION = "x-supabase-api-version"
 REQUEST_ID = "x-request-id"
 GOOD_ID = re.compile(r"[\w-]{8,64}", re.ASCII)
+REFUSALS = (RateLimitExceeded.status, TooManyRequests.status)
 
 
 class Timings:
@@ -83,11 +91,13 @@ class Edge:
         seen = Seen(sent_id if GOOD_ID.fullmatch(sent_id) else f"{getrandbits(64):016x}")
         scope["state"] = scope["state"] | {"timings": self.timings, "seen": seen}
         status = 0
+        refused = False
 
         async def note_status(message: Message) -> None:
-            nonlocal status
+            nonlocal status, refused
             if message["type"] == "http.response.start":
                 status = message["status"]
+                refused = status in REFUSALS and _says_limits(message)
                 name_it = REQUEST_ID.encode(), seen.id.encode()
                 message["headers"] = [*message.get("headers", ()), name_it]
             await send(message)
@@ -103,13 +113,20 @@ class Edge:
                 answer = failure_response(AppError(request_id=seen.id))
                 await answer(scope, receive, note_status)
         finally:
-            self._note(scope, resources, seen, status, time.perf_counter() - start)
+            self._note(scope, resources, seen, status, refused, time.perf_counter() - start)
 
     def _note(
-        self, scope: Scope, resources: Resources, seen: Seen, status: int, seconds: float
+        self,
+        scope: Scope,
+        resources: Resources,
+        seen: Seen,
+        status: int,
+        refused: bool,
+        seconds: float,
     ) -> None:
         route, method = _route(scope), scope["method"]
         self.timings.add(seconds * 1000)
+        resources.traffic.add(method, route, status, seconds * 1000, refused)
         resources.requests.add(route, method, status, seen.code, seconds)
         self._log.info(
             "request",
@@ -151,6 +168,9 @@ class Edge:
                     "x-client-info",
                     API_VERSION,
                     REQUEST_ID,
+                    "mcp-protocol-version",
+                    "mcp-method",
+                    "mcp-name",
                 ),
                 expose_headers=(
                     "retry-after",
@@ -179,6 +199,11 @@ def _host_and_id(scope: Scope) -> tuple[str, str]:
         elif name == b"x-request-id":
             sent_id = value
     return host.decode("latin-1"), sent_id.decode("latin-1")
+
+
+def _says_limits(start: Message) -> bool:
+    """Only a limit's refusal does: 403 is also the answer about what is somebody else's."""
+    return any(name == b"ratelimit" for name, _ in start["headers"])
 
 
 def _refusal(headers: dict[bytes, bytes]) -> AppError | None:

@@ -29,6 +29,7 @@ SDKS = (
     "supabase",
     "postgrest",
     "sentry_sdk",
+    "mcp",
     "onnx",
     "onnxruntime",
     "tokenizers",
