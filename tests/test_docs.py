@@ -30,7 +30,7 @@ def test_every_setting_is_described(name):
 
 
 def test_no_setting_is_described_that_does_not_exist():
-    table = README.split("## Settings")[1].split("## With Supabase")[0]
+    table = README.split("## Settings")[1].split("## For others")[0]
     described = {
         name.lower()
         for line in table.splitlines()
