@@ -75,7 +75,8 @@ async def open_resources(
         saves = SaveQueue(db, on_saved=worker.wake if worker else None)
         retrieval = Retrieval(db, embedder, settings.index_memory_mb * 1024 * 1024)
         stack.callback(retrieval.close)
-        forget = _forgetting(verifier, limiter, retrieval)
+        tokens = ApiTokens(db)
+        forget = _forgetting(verifier, tokens, limiter, retrieval)
         erasures = Erasures(db, forget, local_auth, supabase_users(settings, http))
         await stack.enter_async_context(_running("erasures", erasures.run))
         if worker:
@@ -88,7 +89,7 @@ async def open_resources(
             db=db,
             http=http,
             verifier=verifier,
-            tokens=ApiTokens(db),
+            tokens=tokens,
             limiter=limiter,
             local_auth=local_auth,
             embedder=embedder,
@@ -200,11 +201,12 @@ def _spare_the_collector() -> None:
 
 
 def _forgetting(
-    verifier: TokenVerifier, limiter: RateLimiter, retrieval: Retrieval
+    verifier: TokenVerifier, tokens: ApiTokens, limiter: RateLimiter, retrieval: Retrieval
 ) -> Callable[[UUID], Awaitable[None]]:
     async def forget(user_id: UUID) -> None:
         retrieval.forget(user_id)
         verifier.forget(user_id)
+        tokens.forget(user_id)
         await limiter.forget(user_id)
 
     return forget
