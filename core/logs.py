@@ -23,7 +23,9 @@ FIELDS = frozenset(
         *("event", "level", "timestamp"),
         *("id", "method", "route", "status", "code", "ms", "user"),
         *("error", "at", "reason", "work", "logger"),
-        *("seconds", "texts", "saves", "memory_id"),
+        *("seconds", "texts", "saves", "chunks", "wanted_chunks", "memory_id"),
+        # Names of ours and of the operator's, never of a memory's.
+        *("job", "provider"),
     }
 )
 LONGEST_VALUE = 200  # characters

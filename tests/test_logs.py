@@ -129,6 +129,22 @@ async def test_nothing_that_people_send_is_in_logs_metrics_or_sentry(make_server
         assert [secret for secret in secrets if secret in text] == []
 
 
+async def test_a_background_loop_that_fails_is_reported_too(make_server, database):
+    async with wire_server(lambda _: (200, "application/json", b"{}")) as sentry:
+        server = make_server(SENTRY_DSN=f"http://key@{sentry.address}/1", LOG_LEVEL="error")
+        await asyncio.to_thread(server.wait_until_ready)
+        async with httpx.AsyncClient(base_url=server.url, timeout=30) as client:
+            await client.get("/usage", headers=await sign_up(client, "alice"))
+        # What the limits' loop reads and writes by turns.
+        await database.execute("ALTER TABLE memory_layer.user_state RENAME TO gone")
+        await until(lambda: has_arrived(sentry), seconds=30)
+        server.stop()
+
+    event = json.loads(unpacked(sentry.requests[0]).splitlines()[2])
+    assert event["tags"]["event"] == "background_work_failed"
+    assert event["tags"]["work"] in server.output
+
+
 async def has_arrived(server):
     return bool(server.requests)
 
