@@ -12,13 +12,16 @@ import httpx
 
 from core import faults
 from core.auth import TokenVerifier
+from core.bad_tokens import BadTokens
 from core.config import Settings, SettingsError
 from core.embedding_worker import EmbeddingWorker
 from core.embeddings import Embedder, make_embedder
 from core.erasure import Erasures
 from core.faults import Faults
+from core.jobs import Jobs
 from core.jwks import RemoteKeys
 from core.local_auth import LocalAuth
+from core.missing_users import MissingUsers
 from core.plans import Plans
 from core.pulse import Pulse
 from core.rate_limiter import RateLimiter
@@ -29,6 +32,7 @@ from core.signing_keys import load_or_create_keys
 from core.supabase_users import supabase_users
 from core.tokens import ApiTokens
 from core.traffic import Traffic
+from core.upkeep import all_jobs
 from storage.counters import LocalCounters
 from storage.database import DATABASE_AWAY, Pool, open_pool
 from storage.migrate import migrate
@@ -41,6 +45,7 @@ class Resources:
     http: httpx.AsyncClient
     verifier: TokenVerifier
     tokens: ApiTokens
+    bad_tokens: BadTokens
     limiter: RateLimiter
     local_auth: LocalAuth | None
     embedder: Embedder | None
@@ -52,6 +57,8 @@ class Resources:
     pulse: Pulse
     traffic: Traffic
     erasures: Erasures
+    missing_users: MissingUsers | None
+    jobs: Jobs
 
 
 @asynccontextmanager
@@ -71,17 +78,15 @@ async def open_resources(
         verifier, local_auth = await _auth(settings, db, http, stack)
         limiter = await _limiter(settings, db, stack)
         traffic = await _traffic(db, stack)
-        worker = EmbeddingWorker(db, embedder) if embedder else None
-        saves = SaveQueue(db, on_saved=worker.wake if worker else None)
         retrieval = Retrieval(db, embedder, settings.index_memory_mb * 1024 * 1024)
         stack.callback(retrieval.close)
         tokens = ApiTokens(db)
         forget = _forgetting(verifier, tokens, limiter, retrieval)
-        erasures = Erasures(db, forget, local_auth, supabase_users(settings, http))
-        await stack.enter_async_context(_running("erasures", erasures.run))
-        if worker:
-            await stack.enter_async_context(_running("embedding", worker.run))
-        await stack.enter_async_context(_running("saves", saves.run, saves.close))
+        directory = supabase_users(settings, http)
+        erasures = Erasures(db, forget, local_auth, directory)
+        missing_users = MissingUsers(db, directory, erasures) if directory else None
+        jobs = await _jobs(db, retrieval, erasures, missing_users, stack)
+        worker, saves = await _saving(db, embedder, stack)
         pulse = await _pulse(db, embedder, stack)
         _spare_the_collector()
         yield Resources(
@@ -90,6 +95,7 @@ async def open_resources(
             http=http,
             verifier=verifier,
             tokens=tokens,
+            bad_tokens=BadTokens(settings.bad_tokens_per_minute),
             limiter=limiter,
             local_auth=local_auth,
             embedder=embedder,
@@ -101,6 +107,8 @@ async def open_resources(
             faults=reporter,
             requests=RequestMetrics(),
             pulse=pulse,
+            missing_users=missing_users,
+            jobs=jobs,
         )
 
 
@@ -120,6 +128,17 @@ async def _embedder(settings: Settings, stack: AsyncExitStack) -> Embedder | Non
     if embedder:
         stack.push_async_callback(embedder.aclose)
     return embedder
+
+
+async def _saving(
+    db: Pool, embedder: Embedder | None, stack: AsyncExitStack
+) -> tuple[EmbeddingWorker | None, SaveQueue]:
+    worker = EmbeddingWorker(db, embedder) if embedder else None
+    saves = SaveQueue(db, on_saved=worker.wake if worker else None)
+    if worker:
+        await stack.enter_async_context(_running("embedding", worker.run))
+    await stack.enter_async_context(_running("saves", saves.run, saves.close))
+    return worker, saves
 
 
 async def _pulse(db: Pool, embedder: Embedder | None, stack: AsyncExitStack) -> Pulse:
@@ -210,6 +229,19 @@ def _forgetting(
         await limiter.forget(user_id)
 
     return forget
+
+
+async def _jobs(
+    db: Pool,
+    retrieval: Retrieval,
+    erasures: Erasures,
+    missing_users: MissingUsers | None,
+    stack: AsyncExitStack,
+) -> Jobs:
+    jobs = Jobs(db, all_jobs(db, retrieval, erasures, missing_users))
+    await stack.enter_async_context(_running("erasures", erasures.run))
+    await stack.enter_async_context(_running("jobs", jobs.run))
+    return jobs
 
 
 @asynccontextmanager

@@ -8,6 +8,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from core.errors import Forbidden, Unauthorized
 from core.metrics import exposition
+from routers.addresses import client_address
 from routers.answers import failures
 from routers.deps import AppResources
 
@@ -32,17 +33,16 @@ async def read_metrics(request: Request, resources: AppResources) -> Response:
         sent = request.headers.get("authorization", "")
         if not compare_digest(sent.encode(), wanted.encode()):
             raise Unauthorized("Send METRICS_TOKEN: Authorization: Bearer …")
-    elif settings.uses_supabase_auth or not _is_local(request):
+    elif settings.uses_supabase_auth or settings.trusted_proxies or not _is_local(request):
         raise Forbidden("Set METRICS_TOKEN to read the metrics from elsewhere.")
     return Response(exposition(resources), media_type=CONTENT_TYPE_LATEST)
 
 
 def _is_local(request: Request) -> bool:
     """A proxy on this machine looks like it, but for the headers that proxies add."""
-    client = request.client
-    if client is None or any(name in request.headers for name in FROM_AFAR):
+    if any(name in request.headers for name in FROM_AFAR):
         return False
     try:
-        return ip_address(client.host).is_loopback
+        return ip_address(client_address(request)).is_loopback
     except ValueError:
         return False

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from contextlib import suppress
+from ipaddress import ip_network
 from uuid import uuid4
 
 import httpx
@@ -192,8 +193,15 @@ async def test_with_a_token_only_who_sends_it_may_read(visit, sent, status):
     assert await visit("203.0.113.9", changed, Authorization=sent.encode()) == status
 
 
-async def test_with_supabase_a_token_is_needed_also_from_this_machine(visit):
-    assert await visit("127.0.0.1", {"supabase_url": "https://example.supabase.co"}) == 403
+@pytest.mark.parametrize(
+    "changed",
+    [
+        pytest.param({"supabase_url": "https://example.supabase.co"}, id="Supabase"),
+        pytest.param({"trusted_proxies": (ip_network("127.0.0.0/8"),)}, id="a proxy"),
+    ],
+)
+async def test_where_strangers_may_come_through_a_proxy_a_token_is_needed(visit, changed):
+    assert await visit("127.0.0.1", changed) == 403
 
 
 def alerting():
