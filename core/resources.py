@@ -12,12 +12,15 @@ import httpx
 import structlog
 
 from core.auth import TokenVerifier
+from core.bad_tokens import BadTokens
 from core.config import Settings, SettingsError
 from core.embedding_worker import EmbeddingWorker
 from core.embeddings import Embedder, make_embedder
 from core.erasure import Erasures
+from core.jobs import Jobs
 from core.jwks import RemoteKeys
 from core.local_auth import LocalAuth
+from core.missing_users import MissingUsers
 from core.plans import Plans
 from core.rate_limiter import RateLimiter
 from core.retrieval import Retrieval
@@ -26,6 +29,7 @@ from core.signing_keys import load_or_create_keys
 from core.supabase_users import supabase_users
 from core.tokens import ApiTokens
 from core.traffic import Traffic
+from core.upkeep import all_jobs
 from storage.counters import LocalCounters
 from storage.database import DATABASE_AWAY, Pool, open_pool
 from storage.migrate import migrate
@@ -40,6 +44,7 @@ class Resources:
     http: httpx.AsyncClient
     verifier: TokenVerifier
     tokens: ApiTokens
+    bad_tokens: BadTokens
     limiter: RateLimiter
     local_auth: LocalAuth | None
     embedder: Embedder | None
@@ -48,6 +53,8 @@ class Resources:
     retrieval: Retrieval
     traffic: Traffic
     erasures: Erasures
+    missing_users: MissingUsers | None
+    jobs: Jobs
 
 
 @asynccontextmanager
@@ -68,12 +75,13 @@ async def open_resources(
         traffic = await _traffic(db, stack)
         worker = EmbeddingWorker(db, embedder) if embedder else None
         saves = SaveQueue(db, on_saved=worker.wake if worker else None)
-        retrieval = Retrieval(db, embedder, settings.index_memory_mb * 1024 * 1024)
-        stack.callback(retrieval.close)
+        retrieval = _retrieval(settings, db, embedder, stack)
         tokens = ApiTokens(db)
         forget = _forgetting(verifier, tokens, limiter, retrieval)
-        erasures = Erasures(db, forget, local_auth, supabase_users(settings, http))
-        await stack.enter_async_context(_running("erasures", erasures.run))
+        directory = supabase_users(settings, http)
+        erasures = Erasures(db, forget, local_auth, directory)
+        missing_users = MissingUsers(db, directory, erasures) if directory else None
+        jobs = await _jobs(db, retrieval, erasures, missing_users, stack)
         if worker:
             await stack.enter_async_context(_running("embedding", worker.run))
         await stack.enter_async_context(_running("saves", saves.run, saves.close))
@@ -84,6 +92,7 @@ async def open_resources(
             http=http,
             verifier=verifier,
             tokens=tokens,
+            bad_tokens=BadTokens(settings.bad_tokens_per_minute),
             limiter=limiter,
             local_auth=local_auth,
             embedder=embedder,
@@ -92,6 +101,8 @@ async def open_resources(
             retrieval=retrieval,
             traffic=traffic,
             erasures=erasures,
+            missing_users=missing_users,
+            jobs=jobs,
         )
 
 
@@ -104,6 +115,20 @@ async def _embedder(settings: Settings, stack: AsyncExitStack) -> Embedder | Non
     if embedder:
         stack.push_async_callback(embedder.aclose)
     return embedder
+
+
+def _retrieval(
+    settings: Settings, db: Pool, embedder: Embedder | None, stack: AsyncExitStack
+) -> Retrieval:
+    retrieval = Retrieval(
+        db,
+        embedder,
+        settings.index_memory_mb * 1024 * 1024,
+        patience=settings.index_load_ms / 1000,
+        cached=settings.vector_backend == "faiss",
+    )
+    stack.callback(retrieval.close)
+    return retrieval
 
 
 async def _database(
@@ -189,6 +214,19 @@ def _forgetting(
         await limiter.forget(user_id)
 
     return forget
+
+
+async def _jobs(
+    db: Pool,
+    retrieval: Retrieval,
+    erasures: Erasures,
+    missing_users: MissingUsers | None,
+    stack: AsyncExitStack,
+) -> Jobs:
+    jobs = Jobs(db, all_jobs(db, retrieval, erasures, missing_users))
+    await stack.enter_async_context(_running("erasures", erasures.run))
+    await stack.enter_async_context(_running("jobs", jobs.run))
+    return jobs
 
 
 @asynccontextmanager

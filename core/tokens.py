@@ -32,7 +32,7 @@ MOST_WAITING = 5_000
 
 def hash_of(token: str) -> bytes:
     # A plain hash is enough: nobody can guess 256 random bits.
-    return hashlib.sha256(token.encode()).digest()
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
 class ApiTokens:
@@ -83,15 +83,21 @@ class ApiTokens:
             if user and ended(user):
                 del self._known[digest]
 
+    def was_good(self, token: str) -> bool:
+        return hash_of(token) in self._known
+
+    def remembered(self, token: str) -> User | None:
+        """Return whose token this is, if it was good a moment ago."""
+        user, until = self._known.get(hash_of(token), (None, 0.0))
+        return user if self._clock() < until else None
+
     async def verify(self, token: str) -> User:
         """Raise Unauthorized, or Unavailable when the database cannot be asked."""
+        if (user := self.remembered(token)) is not None:
+            return user
         if not FORM.fullmatch(token):
             raise Unauthorized
-        digest = hash_of(token)
-        now = self._clock()
-        user, until = self._known.get(digest, (None, 0.0))
-        if user is not None and now < until:
-            return user
+        digest, now = hash_of(token), self._clock()
         if now < self._unknown.get(digest, (None, 0.0))[1]:
             raise Unauthorized
         return await self._ask(digest)
