@@ -14,6 +14,7 @@ from core.resources import Resources, open_resources
 from routers import (
     account,
     answers,
+    capture_health,
     conversations,
     edge,
     health,
@@ -37,6 +38,7 @@ ROUTERS = (
     tokens,
     mcp,
     usage,
+    capture_health,
     account,
     health,
     metrics,
