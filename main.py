@@ -12,6 +12,8 @@ from core import errors
 from core.config import Settings
 from core.resources import Resources, open_resources
 from routers import (
+    admin,
+    admin_session,
     answers,
     conversations,
     edge,
@@ -24,7 +26,18 @@ from routers import (
     usage,
 )
 
-ROUTERS = (saving, search, memories, conversations, usage, health, local_auth, pages)
+ROUTERS = (
+    saving,
+    search,
+    memories,
+    conversations,
+    usage,
+    health,
+    local_auth,
+    admin,
+    admin_session,
+    pages,
+)
 
 
 class State(TypedDict):

@@ -10,8 +10,11 @@ from dataclasses import dataclass
 import httpx
 import structlog
 
+from core.admin_access import AdminAccess
+from core.admin_keys import key_at_home
 from core.auth import TokenVerifier
 from core.config import Settings, SettingsError
+from core.directory import Directory, HomeDirectory
 from core.embedding_worker import EmbeddingWorker
 from core.embeddings import Embedder, make_embedder
 from core.jwks import RemoteKeys
@@ -21,6 +24,7 @@ from core.rate_limiter import RateLimiter
 from core.retrieval import Retrieval
 from core.save_queue import SaveQueue
 from core.signing_keys import load_or_create_keys
+from core.totals import keep_counted
 from core.traffic import Traffic
 from storage.counters import LocalCounters
 from storage.database import DATABASE_AWAY, Pool, open_pool
@@ -42,6 +46,8 @@ class Resources:
     saves: SaveQueue
     retrieval: Retrieval
     traffic: Traffic
+    admin: AdminAccess
+    directory: Directory
 
 
 @asynccontextmanager
@@ -90,6 +96,8 @@ async def open_resources(
             saves,
             retrieval,
             traffic,
+            _admin(settings, db, report),
+            HomeDirectory(db),
         )
 
 
@@ -147,7 +155,15 @@ async def _limiter(settings: Settings, db: Pool, stack: AsyncExitStack) -> RateL
 async def _traffic(db: Pool, stack: AsyncExitStack) -> Traffic:
     traffic = Traffic(db)
     await stack.enter_async_context(_running("traffic", traffic.run, traffic.close))
+    await stack.enter_async_context(_running("totals", lambda: keep_counted(db)))
     return traffic
+
+
+def _admin(settings: Settings, db: Pool, report: Callable[[str], None]) -> AdminAccess:
+    keys = settings.admin_key_hashes
+    if not keys and not settings.uses_supabase_auth:
+        keys = key_at_home(settings.data_dir, report)
+    return AdminAccess(db, keys)
 
 
 def _spare_the_collector() -> None:

@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Response
 
+from core.admin_access import Operator
 from core.auth import User
 from core.errors import Unauthorized
 from core.resources import Resources
+from routers import admin_cookie
 
 
 async def _resources(request: Request) -> Resources:
@@ -43,3 +45,32 @@ async def _metered(request: Request) -> SignedIn:
 # Each request of a Caller is spent of its tier; that of a FreeCaller costs nothing.
 Caller = Annotated[SignedIn, Depends(_metered)]
 FreeCaller = Annotated[SignedIn, Depends(_known)]
+
+
+@dataclass(frozen=True, slots=True)
+class Administration:
+    """Which operator calls, and what serves them."""
+
+    operator: Operator
+    resources: Resources
+
+
+def address_of(request: Request) -> str:
+    return request.client.host if request.client else "unknown"
+
+
+async def _operating(request: Request, response: Response) -> Administration:
+    response.headers["Cache-Control"] = "no-store"
+    resources: Resources = request.state.resources
+    address = address_of(request)
+    if (key := request.headers.get("x-admin-key")) is not None:
+        return Administration(await resources.admin.by_key(key, address), resources)
+    token = admin_cookie.token_of(request)
+    if token is None:
+        raise Unauthorized("Send the admin key: X-Admin-Key: …")
+    admin_cookie.require_own_page(request)
+    operator, _ = await resources.admin.by_session(token, address)
+    return Administration(operator, resources)
+
+
+Admin = Annotated[Administration, Depends(_operating)]

@@ -26,6 +26,7 @@ from storage.migrate import migrate
 from tests.browser import browser as browser
 
 PASSWORD = "correct horse battery staple"
+ADMIN_KEY = "mla_the-key-of-the-operator-in-tests"
 
 
 @pytest.fixture(scope="session")
@@ -79,7 +80,11 @@ def model_dir() -> Path:
 def settings(database_url: str) -> Settings:
     """Without an embedder: search is by words. Tests of meaning ask for the real one."""
     return Settings(
-        _env_file=None, database_url=database_url, embedder="none", enterprise_per_minute=1_000_000
+        _env_file=None,
+        database_url=database_url,
+        embedder="none",
+        enterprise_per_minute=1_000_000,
+        admin_api_key=ADMIN_KEY,
     )
 
 
@@ -135,6 +140,7 @@ class Server:
         self._settings = {
             "LOG_LEVEL": "warning",
             "EMBEDDER": "none",
+            "ADMIN_API_KEY": ADMIN_KEY,
             # Tests of other things save more in a minute than a person may.
             "ENTERPRISE_PER_MINUTE": "1000000",
             "ENTERPRISE_PER_DAY": "1000000",

@@ -300,6 +300,17 @@ ATTEMPTS = {
     "GET /conversations": Attempt(200),
     "GET /conversations/{conversation_id}": Attempt(404),
     "GET /usage": Attempt(200),
+    "GET /admin/api/session": Attempt(200, public=True),
+    "POST /admin/api/session": Attempt(401),
+    "DELETE /admin/api/session": Attempt(401),
+    "GET /admin/api/overview": Attempt(401),
+    "GET /admin/api/users": Attempt(401, query="?query={email}"),
+    "GET /admin/api/users/{user_id}": Attempt(401),
+    "PUT /admin/api/users/{user_id}/plan": Attempt(401, {"tier": "free"}),
+    "POST /admin/api/users/{user_id}/rebuild-cache": Attempt(401),
+    "GET /admin/api/limits": Attempt(401),
+    "GET /admin/api/system": Attempt(401),
+    "GET /admin/api/audit": Attempt(401),
     "GET /healthz": Attempt(200, public=True),
     "GET /readyz": Attempt(200, public=True),
     "GET /health": Attempt(200, public=True),
@@ -345,7 +356,8 @@ async def test_no_route_gives_or_changes_what_is_anothers(
     user = (await client.get("/auth/v1/user", headers=alice)).json()
     before = await everything_of(client, alice)
     names = {"{memory}": memory["id"], "{chat}": chat, "{user}": user["id"]}
-    names |= {"{memory_id}": memory["id"], "{conversation_id}": chat, "{email}": user["email"]}
+    names |= {"{memory_id}": memory["id"], "{conversation_id}": chat, "{user_id}": user["id"]}
+    names |= {"{email}": user["email"]}
 
     def filled(text: str) -> str:
         for placeholder, value in names.items():
