@@ -12,6 +12,7 @@ from core import errors
 from core.config import Settings
 from core.resources import Resources, open_resources
 from routers import (
+    account,
     admin,
     admin_session,
     answers,
@@ -32,6 +33,7 @@ ROUTERS = (
     memories,
     conversations,
     usage,
+    account,
     health,
     local_auth,
     admin,

@@ -19,7 +19,9 @@ from core.jwks import KeySource, PublicKey
 MAX_TOKEN = 8192  # characters
 LEEWAY = 30  # seconds between two machines' clocks
 CACHE_FOR = 300  # seconds
+JUST_NOW = 600  # seconds
 CACHE_SIZE = 10_000
+NO_PROOF = ("token_refresh", "anonymous")
 MIN_SECRET = 32  # bytes, as RFC 7518 demands for HS256
 
 COMPACT = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
@@ -29,11 +31,19 @@ Seconds = Annotated[float, Field(allow_inf_nan=False)]
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Who asks. `email` is for display: it proves nothing and may change."""
+    """Who asks. `email` is for display: it proves nothing and may change.
+
+    `signed_in_at`, in seconds since the epoch, is when the user last proved who it is.
+    """
 
     id: UUID
     session_id: UUID | None
     email: str | None
+    signed_in_at: float | None = None
+
+
+def signed_in_just_now(user: User) -> bool:
+    return user.signed_in_at is not None and time.time() - user.signed_in_at <= JUST_NOW
 
 
 class Claims(BaseModel):
@@ -53,6 +63,21 @@ class Claims(BaseModel):
     nbf: Seconds | None = None
     session_id: UUID | None = None
     email: str | None = None
+    # Added to by others' hooks, so that nothing is refused for what is in it.
+    amr: object = None
+
+    @property
+    def signed_in_at(self) -> float | None:
+        """The last proof of who it is; a token that was merely refreshed is none."""
+        entries = self.amr if isinstance(self.amr, list) else []
+        times = [
+            entry["timestamp"]
+            for entry in entries
+            if isinstance(entry, dict)
+            and type(entry.get("timestamp")) in (int, float)
+            and entry.get("method") not in NO_PROOF
+        ]
+        return max(times, default=None)
 
 
 class TokenVerifier:
@@ -87,9 +112,14 @@ class TokenVerifier:
         user = self._remembered(digest)
         if user is None:
             claims = await self._claims(token)
-            user = User(claims.sub, claims.session_id, claims.email or None)
+            user = User(claims.sub, claims.session_id, claims.email or None, claims.signed_in_at)
             self._remember(digest, user, claims.exp)
         return user
+
+    def forget(self, user_id: UUID) -> None:
+        mine = [digest for digest, (user, _) in self._verified.items() if user.id == user_id]
+        for digest in mine:
+            del self._verified[digest]
 
     def _remembered(self, digest: bytes) -> User | None:
         self._keys.refresh_soon()

@@ -6,6 +6,7 @@ import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from uuid import UUID
 
 import httpx
 import structlog
@@ -17,6 +18,7 @@ from core.config import Settings, SettingsError
 from core.directory import Directory, HomeDirectory
 from core.embedding_worker import EmbeddingWorker
 from core.embeddings import Embedder, make_embedder
+from core.erasure import Erasures
 from core.jwks import RemoteKeys
 from core.local_auth import LocalAuth
 from core.plans import Plans
@@ -24,6 +26,7 @@ from core.rate_limiter import RateLimiter
 from core.retrieval import Retrieval
 from core.save_queue import SaveQueue
 from core.signing_keys import load_or_create_keys
+from core.supabase_users import supabase_users
 from core.totals import keep_counted
 from core.traffic import Traffic
 from storage.counters import LocalCounters
@@ -48,6 +51,7 @@ class Resources:
     traffic: Traffic
     admin: AdminAccess
     directory: Directory
+    erasures: Erasures
 
 
 @asynccontextmanager
@@ -60,16 +64,8 @@ async def open_resources(
     line for the operator.
     """
     async with AsyncExitStack() as stack:
-        embedder = make_embedder(settings)
-        if settings.embedder == "local":
-            from core.minilm import prepare_in_child
-
-            await asyncio.to_thread(prepare_in_child, settings.model_dir)
-        url = await _database_url(settings, stack, report)
-        await _migrate(url, report)
-        db = await stack.enter_async_context(
-            open_pool(url, settings.database_pool_min, settings.database_pool_max)
-        )
+        embedder = await _embedder(settings, stack)
+        db = await _database(settings, stack, report)
         http = await stack.enter_async_context(httpx.AsyncClient(timeout=30))
         verifier, local_auth = await _auth(settings, db, http, stack)
         limiter = await _limiter(settings, db, stack)
@@ -78,27 +74,56 @@ async def open_resources(
         saves = SaveQueue(db, on_saved=worker.wake if worker else None)
         retrieval = Retrieval(db, embedder, settings.index_memory_mb * 1024 * 1024)
         stack.callback(retrieval.close)
-        if embedder:
-            stack.push_async_callback(embedder.aclose)
+        forget = _forgetting(verifier, limiter, retrieval)
+        erasures = Erasures(db, forget, local_auth, supabase_users(settings, http))
+        await stack.enter_async_context(_running("erasures", erasures.run))
         if worker:
             await stack.enter_async_context(_running("embedding", worker.run))
         await stack.enter_async_context(_running("saves", saves.run, saves.close))
-        _spare_the_collector()
+        _spare_collections()
         yield Resources(
-            settings,
-            db,
-            http,
-            verifier,
-            limiter,
-            local_auth,
-            embedder,
-            worker,
-            saves,
-            retrieval,
-            traffic,
-            _admin(settings, db, report),
-            HomeDirectory(db),
+            settings=settings,
+            db=db,
+            http=http,
+            verifier=verifier,
+            limiter=limiter,
+            local_auth=local_auth,
+            embedder=embedder,
+            worker=worker,
+            saves=saves,
+            retrieval=retrieval,
+            erasures=erasures,
+            traffic=traffic,
+            admin=_admin(settings, db, report),
+            directory=HomeDirectory(db),
         )
+
+
+async def _embedder(settings: Settings, stack: AsyncExitStack) -> Embedder | None:
+    embedder = make_embedder(settings)
+    if settings.embedder == "local":
+        from core.minilm import prepare_in_child
+
+        await asyncio.to_thread(prepare_in_child, settings.model_dir)
+    if embedder:
+        stack.push_async_callback(embedder.aclose)
+    return embedder
+
+
+async def _database(
+    settings: Settings, stack: AsyncExitStack, report: Callable[[str], None]
+) -> Pool:
+    url = await _database_url(settings, stack, report)
+    await _migrate(url, report)
+    pool = open_pool(url, settings.database_pool_min, settings.database_pool_max)
+    return await stack.enter_async_context(pool)
+
+
+def _spare_collections() -> None:
+    """Start-up's objects live as long as the process: spare every collection the walk."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 1_000)
 
 
 async def _database_url(
@@ -166,11 +191,15 @@ def _admin(settings: Settings, db: Pool, report: Callable[[str], None]) -> Admin
     return AdminAccess(db, keys)
 
 
-def _spare_the_collector() -> None:
-    """Start-up's objects live as long as the process: spare every collection the walk."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(100_000, 50, 1_000)
+def _forgetting(
+    verifier: TokenVerifier, limiter: RateLimiter, retrieval: Retrieval
+) -> Callable[[UUID], Awaitable[None]]:
+    async def forget(user_id: UUID) -> None:
+        retrieval.forget(user_id)
+        verifier.forget(user_id)
+        await limiter.forget(user_id)
+
+    return forget
 
 
 @asynccontextmanager

@@ -150,6 +150,9 @@ class Retrieval:
             log.warning("query_not_embedded", error=type(error).__name__)
             return None
 
+    def forget(self, user_id: UUID) -> None:
+        self._cached.pop(user_id, None)
+
     def _of(self, user_id: UUID) -> _Cached:
         cached = self._cached.get(user_id)
         if cached is None:

@@ -51,7 +51,7 @@ async def count_stale(conn: Connection, most: int) -> int:
         WITH stale AS (
             SELECT s.user_id, s.change_seq FROM memory_layer.user_state s
               LEFT JOIN memory_layer.user_totals t USING (user_id)
-             WHERE t.change_seq IS DISTINCT FROM s.change_seq
+             WHERE t.change_seq IS DISTINCT FROM s.change_seq AND s.erased_at IS NULL
              ORDER BY s.user_id LIMIT $1
         )
         INSERT INTO memory_layer.user_totals AS t (user_id, memories, change_seq, changed_at)
@@ -76,7 +76,8 @@ async def forget_totals_of_the_gone(conn: Connection) -> None:
     await conn.execute(
         """
         DELETE FROM memory_layer.user_totals t
-         WHERE NOT EXISTS (SELECT FROM memory_layer.user_state s WHERE s.user_id = t.user_id)
+         WHERE NOT EXISTS (SELECT FROM memory_layer.user_state s
+                            WHERE s.user_id = t.user_id AND s.erased_at IS NULL)
         """
     )
 
@@ -94,7 +95,10 @@ async def memories(conn: Connection) -> int:
 async def users_by_tier(conn: Connection) -> dict[str | None, int]:
     """Return how many users have each tier, None being the default; all who ever called count."""
     rows = await conn.fetch(
-        "SELECT tier, count(*) AS users FROM memory_layer.user_state GROUP BY tier"
+        """
+        SELECT tier, count(*) AS users FROM memory_layer.user_state
+         WHERE erased_at IS NULL GROUP BY tier
+        """
     )
     return {row["tier"]: row["users"] for row in rows}
 
@@ -144,7 +148,8 @@ async def with_overrides(conn: Connection, limit: int) -> list[UUID]:
     rows = await conn.fetch(
         """
         SELECT user_id FROM memory_layer.user_state
-         WHERE per_minute IS NOT NULL OR per_day IS NOT NULL ORDER BY user_id LIMIT $1
+         WHERE (per_minute IS NOT NULL OR per_day IS NOT NULL) AND erased_at IS NULL
+         ORDER BY user_id LIMIT $1
         """,
         limit,
     )
@@ -198,6 +203,7 @@ async def set_plan(
         VALUES ($1, $2, $3, $4)
             ON CONFLICT (user_id) DO UPDATE SET
                tier = EXCLUDED.tier, per_minute = EXCLUDED.per_minute, per_day = EXCLUDED.per_day
+             WHERE s.erased_at IS NULL
         """,
         user_id,
         tier,
@@ -209,14 +215,19 @@ async def set_plan(
 async def begin_epoch(conn: Connection, user_id: UUID) -> bool:
     """Make every replica read the user's cache anew; say whether there is such a user."""
     done = await conn.execute(
-        "UPDATE memory_layer.user_state SET epoch = gen_random_uuid() WHERE user_id = $1", user_id
+        """
+        UPDATE memory_layer.user_state SET epoch = gen_random_uuid()
+         WHERE user_id = $1 AND erased_at IS NULL
+        """,
+        user_id,
     )
     return bool(done != "UPDATE 0")
 
 
 async def is_known(conn: Connection, user_id: UUID) -> bool:
     found = await conn.fetchval(
-        "SELECT true FROM memory_layer.user_state WHERE user_id = $1", user_id
+        "SELECT true FROM memory_layer.user_state WHERE user_id = $1 AND erased_at IS NULL",
+        user_id,
     )
     return found is not None
 

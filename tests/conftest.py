@@ -24,6 +24,7 @@ from main import create_app
 from storage.embedded_postgres import embedded_postgres
 from storage.migrate import migrate
 from tests.browser import browser as browser
+from tests.valkey import Valkey
 
 PASSWORD = "correct horse battery staple"
 ADMIN_KEY = "mla_the-key-of-the-operator-in-tests"
@@ -106,6 +107,20 @@ async def client(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
 
 
 Headers = dict[str, str]
+
+
+@pytest.fixture(scope="session")
+def one_valkey() -> Iterator[Valkey]:
+    server = Valkey()
+    server.start()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def valkey(one_valkey: Valkey) -> Valkey:
+    one_valkey.do("FLUSHALL")
+    return one_valkey
 
 
 async def sign_up(client: httpx.AsyncClient, name: str) -> Headers:

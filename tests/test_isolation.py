@@ -311,6 +311,7 @@ ATTEMPTS = {
     "GET /admin/api/limits": Attempt(401),
     "GET /admin/api/system": Attempt(401),
     "GET /admin/api/audit": Attempt(401),
+    "DELETE /account": Attempt(200, {"user_id": "{user}", "password": PASSWORD}),
     "GET /healthz": Attempt(200, public=True),
     "GET /readyz": Attempt(200, public=True),
     "GET /health": Attempt(200, public=True),
