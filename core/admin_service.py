@@ -7,8 +7,9 @@ from typing import Literal
 from uuid import UUID
 
 from core.admin_access import Operator
-from core.directory import Page
-from core.errors import NotFound
+from core.directory import Page, Source
+from core.erasure import Receipt
+from core.errors import InvalidInput, NotFound
 from core.plans import tiers_of
 from core.resources import Resources
 from storage import admin, admin_access
@@ -45,9 +46,13 @@ class Person:
 
 @dataclass(frozen=True, slots=True)
 class People:
+    """`source` is "ids" where nobody may be asked for e-mail addresses; `complete` is False where
+    there were more accounts than could be looked through."""
+
     people: list[Person]
     has_more: bool
     complete: bool
+    source: Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +107,7 @@ async def find_people(resources: Resources, wanted: str, number: int) -> People:
     """Find by e-mail address or, when `wanted` is one, by id."""
     page = await _page(resources, wanted.strip(), number)
     people = await _people(resources, [account.id for account in page.accounts], page.accounts)
-    return People(people, page.has_more, page.complete)
+    return People(people, page.has_more, page.complete, resources.directory.source)
 
 
 async def _page(resources: Resources, wanted: str, number: int) -> Page:
@@ -158,6 +163,22 @@ async def change_plan(
         await _note(conn, operator, "plan_changed", user_id, changes)
     tier = plan.tier or resources.settings.newcomers_tier
     return await resources.directory.mirror_tier(user_id, tier)
+
+
+async def erase(resources: Resources, operator: Operator, user_id: UUID, typed: str) -> Receipt:
+    """Erase the account; `typed` must be the user's id or e-mail address, else InvalidInput."""
+    account = await _required(resources, user_id)
+    if typed not in (str(user_id), account.email):
+        fields = [{"path": "body.typed", "message": "is neither the user's address nor the id"}]
+        raise InvalidInput("Type the user's e-mail address or id to confirm.", fields=fields)
+    # First the intent: what is cut short here is finished in the background.
+    async with acting_as_admin(resources.db) as conn:
+        await _note(conn, operator, "erasure_ordered", user_id)
+    receipt = await resources.erasures.erase_account(user_id)
+    async with acting_as_admin(resources.db) as conn:
+        counts = {"erased": dict(receipt.erased), "sign_in": receipt.sign_in}
+        await _note(conn, operator, "account_erased", user_id, counts)
+    return receipt
 
 
 async def limits(resources: Resources) -> LimitsInUse:

@@ -15,7 +15,7 @@ from core.admin_access import AdminAccess
 from core.admin_keys import key_at_home
 from core.auth import TokenVerifier
 from core.config import Settings, SettingsError
-from core.directory import Directory, HomeDirectory
+from core.directory import Directory, make_directory
 from core.embedding_worker import EmbeddingWorker
 from core.embeddings import Embedder, make_embedder
 from core.erasure import Erasures
@@ -75,7 +75,8 @@ async def open_resources(
         retrieval = Retrieval(db, embedder, settings.index_memory_mb * 1024 * 1024)
         stack.callback(retrieval.close)
         forget = _forgetting(verifier, limiter, retrieval)
-        erasures = Erasures(db, forget, local_auth, supabase_users(settings, http))
+        project = supabase_users(settings, http)
+        erasures = Erasures(db, forget, local_auth, project)
         await stack.enter_async_context(_running("erasures", erasures.run))
         if worker:
             await stack.enter_async_context(_running("embedding", worker.run))
@@ -95,7 +96,7 @@ async def open_resources(
             erasures=erasures,
             traffic=traffic,
             admin=_admin(settings, db, report),
-            directory=HomeDirectory(db),
+            directory=make_directory(db, settings.uses_supabase_auth, project),
         )
 
 

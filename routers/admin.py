@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 
 from core import admin_service, overview
 from core.admin_service import Details, LimitsInUse, People, Plan, Tier
+from core.erasure import Receipt
 from core.errors import (
     Forbidden,
     InvalidInput,
@@ -38,6 +39,12 @@ class NewPlan(BaseModel):
     tier: Tier | None = None
     per_minute: Limit | None = None
     per_day: Limit | None = None
+
+
+class Confirmation(BaseModel):
+    """The user's e-mail address or id, typed by a person who means it."""
+
+    typed: ShortText
 
 
 class PlanChanged(BaseModel):
@@ -86,6 +93,14 @@ async def change_plan(admin: Admin, user_id: UUID, plan: NewPlan) -> Answer[Plan
     new = Plan(plan.tier, plan.per_minute, plan.per_day)
     mirrored = await admin_service.change_plan(admin.resources, admin.operator, user_id, new)
     return Answer(data=PlanChanged(mirrored=mirrored))
+
+
+@router.post("/users/{user_id}/erase", responses=failures(NotFound))
+async def erase_user(admin: Admin, user_id: UUID, confirmation: Confirmation) -> Answer[Receipt]:
+    """Erase everything of this user, on every replica, as `DELETE /account` does."""
+    typed = confirmation.typed
+    receipt = await admin_service.erase(admin.resources, admin.operator, user_id, typed)
+    return Answer(data=receipt)
 
 
 @router.post("/users/{user_id}/rebuild-cache", responses=failures(NotFound))

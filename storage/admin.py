@@ -224,6 +224,18 @@ async def begin_epoch(conn: Connection, user_id: UUID) -> bool:
     return bool(done != "UPDATE 0")
 
 
+async def known_ids(conn: Connection, offset: int, limit: int) -> list[UUID]:
+    rows = await conn.fetch(
+        """
+        SELECT user_id FROM memory_layer.user_state
+         WHERE erased_at IS NULL ORDER BY user_id OFFSET $1 LIMIT $2
+        """,
+        offset,
+        limit,
+    )
+    return [row["user_id"] for row in rows]
+
+
 async def is_known(conn: Connection, user_id: UUID) -> bool:
     found = await conn.fetchval(
         "SELECT true FROM memory_layer.user_state WHERE user_id = $1 AND erased_at IS NULL",

@@ -322,6 +322,40 @@ async def test_a_rebuilt_cache_finds_what_the_old_one_had_lost(client, alice, da
     assert (await client.post("/search", json=find, headers=alice)).json()["data"]["hits"]
 
 
+async def test_an_erased_account_is_gone_and_who_erased_it_stays_known(
+    settings, client, alice, bob, database
+):
+    await save(client, alice, "a secret of alice")
+    user = await user_of(client, alice)
+    await counted(settings)
+
+    answer = await client.post(
+        f"/admin/api/users/{user['id']}/erase", json={"typed": user["email"]}, headers=KEY
+    )
+
+    receipt = answer.json()["data"]
+    assert (receipt["sign_in"], receipt["erased"]["memories"]) == ("erased", 1)
+    assert [one["email"] for one in (await read(client, "/users"))["people"]] != [user["email"]]
+    assert (await client.get(f"/admin/api/users/{user['id']}", headers=KEY)).status_code == 404
+    assert (await client.get("/memories", headers=alice)).status_code == 401
+    erased, ordered = (await read(client, "/audit"))["deeds"]
+    assert [ordered["action"], erased["action"]] == ["erasure_ordered", "account_erased"]
+    assert erased["user_id"] == user["id"] and user["email"] not in str(erased)
+    assert (await read(client, "/overview"))["memories"] == 0
+
+
+@pytest.mark.parametrize("typed", ["", "yes", "ALICE", str(uuid4())])
+async def test_nothing_is_erased_without_the_typed_address(client, alice, typed):
+    user = await user_of(client, alice)
+
+    answer = await client.post(
+        f"/admin/api/users/{user['id']}/erase", json={"typed": typed}, headers=KEY
+    )
+
+    assert answer.status_code == 400
+    assert (await client.get("/memories", headers=alice)).status_code == 200
+
+
 async def test_who_is_refused_most_is_named(settings, client, alice, bob):
     alice_id, bob_id = [(await user_of(client, who))["id"] for who in (alice, bob)]
     await give_plan(client, alice_id, per_day=1)
