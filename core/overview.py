@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from pydantic import SecretStr
-
 from core.config import Settings
 from core.health import Health, Timings, examine
 from core.resources import Resources
@@ -129,8 +127,8 @@ def without_secrets(settings: Settings) -> list[Setting]:
 
 def _setting(name: str, value: object) -> Setting:
     label = name.upper()
-    secret = isinstance(value, SecretStr | bytes) or "key" in name or "secret" in name
-    if secret:
+    kind = str(Settings.model_fields[name].annotation)
+    if "SecretStr" in kind or "bytes" in kind:
         return Setting(label, "set" if value else "not set", True)
     if isinstance(value, tuple):
         return Setting(label, ", ".join(map(str, value)), False)

@@ -47,6 +47,11 @@ async def send(request: Request, name: str) -> Response:
     return response
 
 
+@router.get("/admin", include_in_schema=False)
+async def panel(request: Request) -> Response:
+    return await send(request, "index.html")
+
+
 @router.get("/assets/{name:path}", include_in_schema=False)
 async def asset(request: Request, name: str) -> Response:
     return await send(request, name)

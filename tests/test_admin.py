@@ -100,19 +100,16 @@ async def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(client):
     assert ADMIN_KEY not in cookie
 
 
-@pytest.mark.parametrize(
-    "origin", [None, "https://evil.example", "null", "http://127.0.0.1:9000", "127.0.0.1:8000"]
-)
-async def test_another_page_cannot_write_with_the_operators_cookie(client, alice, origin):
+async def test_another_page_cannot_write_with_the_operators_cookie(client, alice):
     user = await user_of(client, alice)
     await client.post("/admin/api/session", headers=KEY | PANEL)
-    headers = {"Origin": origin} if origin else {}
+    address = f"/admin/api/users/{user['id']}/plan"
 
-    answer = await client.put(
-        f"/admin/api/users/{user['id']}/plan", json={"tier": "free"}, headers=headers
-    )
+    strange = ("https://evil.example", "null", "http://127.0.0.1:9000", "127.0.0.1:8000", "")
+    for headers in ({}, *({"Origin": origin} for origin in strange)):
+        answer = await client.put(address, json={"tier": "free"}, headers=headers)
+        assert answer.status_code == 403, headers
 
-    assert answer.status_code == 403
     assert (await read(client, f"/users/{user['id']}"))["person"]["tier"] == "enterprise"
 
 
@@ -172,20 +169,6 @@ def test_at_home_a_key_is_made_once_for_its_owner_alone(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
-async def test_a_tier_given_by_the_operator_holds_without_a_new_token(client, alice):
-    user = await user_of(client, alice)
-    assert (await client.get("/usage", headers=alice)).json()["data"]["tier"] == "enterprise"
-
-    answer = await give_plan(client, user["id"], tier="pro", per_day=3)
-
-    assert answer.json()["data"] == {"mirrored": None}
-    async with asyncio.timeout(6):
-        while (await client.get("/usage", headers=alice)).json()["data"]["tier"] != "pro":  # noqa: ASYNC110
-            await asyncio.sleep(0.2)
-    asked = [await client.get("/memories", headers=alice) for _ in range(4)]
-    assert [answer.status_code for answer in asked] == [200, 200, 200, 403]
-
-
 async def test_what_was_changed_is_in_the_record(client, alice):
     user = await user_of(client, alice)
     await give_plan(client, user["id"], tier="free")
@@ -214,28 +197,28 @@ async def test_the_record_is_read_page_by_page(client, alice):
     assert rest["next_before"] is None
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "UPDATE memory_layer.admin_audit SET action = 'nothing'",
-        "DELETE FROM memory_layer.admin_audit",
-        "TRUNCATE memory_layer.admin_audit",
-        "INSERT INTO memory_layer.admin_audit (actor, action, at) VALUES ('x', 'y', now())",
-        "SELECT prompt FROM memory_layer.memories",
-        "SELECT conversation_title FROM memory_layer.memories",
-        "SELECT * FROM memory_layer.chunks",
-        "DELETE FROM memory_layer.memories",
-        "UPDATE memory_layer.user_state SET change_seq = 1",
-        "SELECT password_hash FROM memory_layer_auth.users",
-        "SELECT * FROM memory_layer_auth.signing_keys",
-        "UPDATE memory_layer_auth.users SET email = 'x'",
-    ],
+BEYOND_THE_PANEL = (
+    "UPDATE memory_layer.admin_audit SET action = 'nothing'",
+    "DELETE FROM memory_layer.admin_audit",
+    "TRUNCATE memory_layer.admin_audit",
+    "INSERT INTO memory_layer.admin_audit (actor, action, at) VALUES ('x', 'y', now())",
+    "SELECT prompt FROM memory_layer.memories",
+    "SELECT conversation_title FROM memory_layer.memories",
+    "SELECT * FROM memory_layer.chunks",
+    "DELETE FROM memory_layer.memories",
+    "UPDATE memory_layer.user_state SET change_seq = 1",
+    "SELECT password_hash FROM memory_layer_auth.users",
+    "SELECT * FROM memory_layer_auth.signing_keys",
+    "UPDATE memory_layer_auth.users SET email = 'x'",
 )
-async def test_the_panels_role_can_do_no_more_than_the_panel(database_url, statement):
+
+
+async def test_the_panels_role_can_do_no_more_than_the_panel(database_url):
     async with open_pool(database_url, 1, 1) as pool:
-        with pytest.raises(asyncpg.InsufficientPrivilegeError):
-            async with acting_as_admin(pool) as conn:
-                await conn.execute(statement)
+        for statement in BEYOND_THE_PANEL:
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                async with acting_as_admin(pool) as conn:
+                    await conn.execute(statement)
 
 
 async def test_users_are_found_by_a_part_of_the_address_and_by_id(client, alice, bob):
@@ -298,13 +281,11 @@ async def test_an_unknown_user_is_not_found(client):
     assert [answer.status_code for answer in answers] == [404] * 3
 
 
-@pytest.mark.parametrize(
-    "plan", [{"tier": "gold"}, {"per_day": -1}, {"per_minute": 10**12}, {"per_day": "many"}]
-)
-async def test_a_plan_that_makes_no_sense_is_refused(client, alice, plan):
+async def test_a_plan_that_makes_no_sense_is_refused(client, alice):
     user = await user_of(client, alice)
 
-    assert (await give_plan(client, user["id"], **plan)).status_code == 400
+    for plan in ({"tier": "gold"}, {"per_day": -1}, {"per_minute": 10**12}, {"per_day": "many"}):
+        assert (await give_plan(client, user["id"], **plan)).status_code == 400, plan
 
 
 async def test_a_rebuilt_cache_finds_what_the_old_one_had_lost(client, alice, database):
@@ -344,15 +325,15 @@ async def test_an_erased_account_is_gone_and_who_erased_it_stays_known(
     assert (await read(client, "/overview"))["memories"] == 0
 
 
-@pytest.mark.parametrize("typed", ["", "yes", "ALICE", str(uuid4())])
-async def test_nothing_is_erased_without_the_typed_address(client, alice, typed):
+async def test_nothing_is_erased_without_the_typed_address(client, alice):
     user = await user_of(client, alice)
 
-    answer = await client.post(
-        f"/admin/api/users/{user['id']}/erase", json={"typed": typed}, headers=KEY
-    )
+    for typed in ("", "yes", "ALICE", str(uuid4())):
+        answer = await client.post(
+            f"/admin/api/users/{user['id']}/erase", json={"typed": typed}, headers=KEY
+        )
+        assert answer.status_code == 400, typed
 
-    assert answer.status_code == 400
     assert (await client.get("/memories", headers=alice)).status_code == 200
 
 
@@ -396,13 +377,13 @@ async def test_the_system_shows_its_settings_and_no_secret(settings, database_ur
     assert set(shown) == {name.upper() for name in Settings.model_fields}
 
 
-@pytest.mark.parametrize(("hours", "bars"), [(1, 12), (24, 24), (168, 168)])
-async def test_the_overview_draws_every_span_also_those_without_requests(client, hours, bars):
-    seen = await read(client, "/overview", params={"hours": hours})
+async def test_the_overview_draws_every_span_also_those_without_requests(client):
+    for hours, bars in ((1, 12), (24, 24), (168, 168)):
+        seen = await read(client, "/overview", params={"hours": hours})
 
-    assert len(seen["spans"]) == bars
-    assert seen["recent"]["p95"] is None
-    assert seen["health"]["status"] == "ok"
+        assert len(seen["spans"]) == bars
+        assert seen["recent"]["p95"] is None
+        assert seen["health"]["status"] == "ok"
 
 
 async def test_the_overview_counts_saves_searches_and_times(settings):
