@@ -26,6 +26,7 @@ from routers import (
     search,
     usage,
 )
+from routers.addresses import AddressLimits
 
 ROUTERS = (
     saving,
@@ -44,6 +45,7 @@ ROUTERS = (
 
 class State(TypedDict):
     resources: Resources
+    by_address: AddressLimits
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -52,7 +54,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
         async with open_resources(settings or Settings()) as resources:
-            yield {"resources": resources}
+            yield {"resources": resources, "by_address": AddressLimits(resources.settings)}
 
     app = FastAPI(
         title="Memory Layer",

@@ -46,6 +46,7 @@ const DEEDS = {
   plan_changed: "Changed the plan",
   cache_rebuilt: "Rebuilt the search cache",
   account_exported: "Exported the memories",
+  job_run: "Ran a background job",
   erasure_ordered: "Ordered to erase the account",
   account_erased: "Erased the account",
 };

@@ -16,6 +16,7 @@ from storage import admin, admin_access
 from storage.admin import Account, Standing
 from storage.admin_access import Deed, acting_as_admin
 from storage.database import Connection
+from storage.job_runs import JobRun
 
 Tier = Literal["free", "pro", "enterprise"]
 DAYS = 30
@@ -175,10 +176,40 @@ async def erase(resources: Resources, operator: Operator, user_id: UUID, typed: 
     async with acting_as_admin(resources.db) as conn:
         await _note(conn, operator, "erasure_ordered", user_id)
     receipt = await resources.erasures.erase_account(user_id)
-    async with acting_as_admin(resources.db) as conn:
-        counts = {"erased": dict(receipt.erased), "sign_in": receipt.sign_in}
-        await _note(conn, operator, "account_erased", user_id, counts)
+    await _note_erased(resources, operator, user_id, receipt)
     return receipt
+
+
+async def erase_missing(
+    resources: Resources, operator: Operator, user_id: UUID, typed: str
+) -> Receipt:
+    """Erase a user who was deleted at Supabase; `typed` must be the id, else InvalidInput."""
+    if resources.missing_users is None:
+        raise NotFound("This server has no directory of users to compare with.")
+    if typed != str(user_id):
+        fields = [{"path": "body.typed", "message": "is not the user's id"}]
+        raise InvalidInput("Type the user's id to confirm.", fields=fields)
+    async with acting_as_admin(resources.db) as conn:
+        await _note(conn, operator, "erasure_ordered", user_id)
+    receipt = await resources.missing_users.confirm_erasure(user_id)
+    await _note_erased(resources, operator, user_id, receipt)
+    return receipt
+
+
+async def _note_erased(
+    resources: Resources, operator: Operator, user_id: UUID, receipt: Receipt
+) -> None:
+    counts = {"erased": dict(receipt.erased), "sign_in": receipt.sign_in}
+    async with acting_as_admin(resources.db) as conn:
+        await _note(conn, operator, "account_erased", user_id, counts)
+
+
+async def run_job(resources: Resources, operator: Operator, name: str) -> JobRun:
+    """Run it now; raise NotFound for a name that no job has."""
+    run = await resources.jobs.run_now(name)
+    async with acting_as_admin(resources.db) as conn:
+        await _note(conn, operator, "job_run", details={"job": name, "outcome": run.outcome})
+    return run
 
 
 async def limits(resources: Resources) -> LimitsInUse:

@@ -4,9 +4,17 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, model_validator
+from pydantic import (
+    AliasChoices,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from core.addresses import Network, networks
 from core.admin_keys import hash_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -82,6 +90,11 @@ class Settings(BaseSettings):
 
     admin_api_key: AdminKey | None = None
     admin_api_keys: Annotated[tuple[AdminKey, ...], NoDecode] = Field((), max_length=2)
+    sign_ups_per_hour: int = Field(30, ge=1)
+    sign_ins_per_minute: int = Field(20, ge=1)
+    admin_sign_ins_per_minute: int = Field(5, ge=1)
+    bad_tokens_per_minute: int = Field(60, ge=1)
+    trusted_proxies: Annotated[tuple[Network, ...], NoDecode] = ()
 
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
@@ -92,10 +105,15 @@ class Settings(BaseSettings):
     def _empty_means_unset(cls, values: dict[str, object]) -> dict[str, object]:
         """`NAME=` in an env file or a deployment form is no value."""
         kept = {name: value for name, value in values.items() if value != ""}
-        for name in ("admin_api_keys", "cors_origins", "allowed_hosts"):
+        for name in ("admin_api_keys", "cors_origins", "allowed_hosts", "trusted_proxies"):
             if isinstance(listed := kept.get(name), str):
                 kept[name] = tuple(part.strip() for part in listed.split(",") if part.strip())
         return kept
+
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _networks(cls, names: tuple[str, ...]) -> tuple[Network, ...]:
+        return networks(names)
 
     @model_validator(mode="after")
     def _supabase_needs_its_database(self) -> "Settings":

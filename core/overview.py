@@ -12,7 +12,9 @@ from core.traffic import SECONDS, percentile
 from storage import admin, traffic
 from storage.admin_access import acting_as_admin
 from storage.database import Connection
+from storage.job_runs import JobRun
 from storage.migrate import known
+from storage.missing_users import MissingUser
 from storage.traffic import OfRoute, OfSpan
 
 SAVES = ("POST /save-prompt", "POST /save-response")
@@ -67,6 +69,8 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class System:
+    """`missing_users` were deleted at Supabase, and wait for an operator to confirm."""
+
     version: str
     python: str
     postgres: str
@@ -75,6 +79,8 @@ class System:
     tables: list[Table]
     pool_most: int
     index_budget_bytes: int
+    jobs: list[JobRun]
+    missing_users: list[MissingUser]
     health: Health
 
 
@@ -117,6 +123,8 @@ async def system(resources: Resources, timings: Timings, version: str) -> System
         tables,
         pool.get_max_size(),
         resources.settings.index_memory_mb * 1024 * 1024,
+        await resources.jobs.list_runs(),
+        await resources.missing_users.list() if resources.missing_users else [],
         await examine(resources, timings),
     )
 

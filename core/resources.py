@@ -14,21 +14,24 @@ import structlog
 from core.admin_access import AdminAccess
 from core.admin_keys import key_at_home
 from core.auth import TokenVerifier
+from core.bad_tokens import BadTokens
 from core.config import Settings, SettingsError
 from core.directory import Directory, make_directory
 from core.embedding_worker import EmbeddingWorker
 from core.embeddings import Embedder, make_embedder
 from core.erasure import Erasures
+from core.jobs import Jobs
 from core.jwks import RemoteKeys
 from core.local_auth import LocalAuth
+from core.missing_users import MissingUsers
 from core.plans import Plans
 from core.rate_limiter import RateLimiter
 from core.retrieval import Retrieval
 from core.save_queue import SaveQueue
 from core.signing_keys import load_or_create_keys
 from core.supabase_users import supabase_users
-from core.totals import keep_counted
 from core.traffic import Traffic
+from core.upkeep import all_jobs
 from storage.counters import LocalCounters
 from storage.database import DATABASE_AWAY, Pool, open_pool
 from storage.migrate import migrate
@@ -42,6 +45,7 @@ class Resources:
     db: Pool
     http: httpx.AsyncClient
     verifier: TokenVerifier
+    bad_tokens: BadTokens
     limiter: RateLimiter
     local_auth: LocalAuth | None
     embedder: Embedder | None
@@ -52,6 +56,8 @@ class Resources:
     admin: AdminAccess
     directory: Directory
     erasures: Erasures
+    missing_users: MissingUsers | None
+    jobs: Jobs
 
 
 @asynccontextmanager
@@ -69,7 +75,6 @@ async def open_resources(
         http = await stack.enter_async_context(httpx.AsyncClient(timeout=30))
         verifier, local_auth = await _auth(settings, db, http, stack)
         limiter = await _limiter(settings, db, stack)
-        traffic = await _traffic(db, stack)
         worker = EmbeddingWorker(db, embedder) if embedder else None
         saves = SaveQueue(db, on_saved=worker.wake if worker else None)
         retrieval = Retrieval(db, embedder, settings.index_memory_mb * 1024 * 1024)
@@ -77,7 +82,10 @@ async def open_resources(
         forget = _forgetting(verifier, limiter, retrieval)
         project = supabase_users(settings, http)
         erasures = Erasures(db, forget, local_auth, project)
+        missing_users = MissingUsers(db, project, erasures) if project else None
+        jobs = Jobs(db, all_jobs(db, retrieval, erasures, missing_users))
         await stack.enter_async_context(_running("erasures", erasures.run))
+        await stack.enter_async_context(_running("jobs", jobs.run))
         if worker:
             await stack.enter_async_context(_running("embedding", worker.run))
         await stack.enter_async_context(_running("saves", saves.run, saves.close))
@@ -87,6 +95,7 @@ async def open_resources(
             db=db,
             http=http,
             verifier=verifier,
+            bad_tokens=BadTokens(settings.bad_tokens_per_minute),
             limiter=limiter,
             local_auth=local_auth,
             embedder=embedder,
@@ -94,9 +103,11 @@ async def open_resources(
             saves=saves,
             retrieval=retrieval,
             erasures=erasures,
-            traffic=traffic,
+            traffic=await _traffic(db, stack),
             admin=_admin(settings, db, report),
             directory=make_directory(db, settings.uses_supabase_auth, project),
+            missing_users=missing_users,
+            jobs=jobs,
         )
 
 
@@ -181,7 +192,6 @@ async def _limiter(settings: Settings, db: Pool, stack: AsyncExitStack) -> RateL
 async def _traffic(db: Pool, stack: AsyncExitStack) -> Traffic:
     traffic = Traffic(db)
     await stack.enter_async_context(_running("traffic", traffic.run, traffic.close))
-    await stack.enter_async_context(_running("totals", lambda: keep_counted(db)))
     return traffic
 
 

@@ -10,6 +10,7 @@ from core import admin_service, overview
 from core.admin_service import Details, LimitsInUse, People, Plan, Tier
 from core.erasure import Receipt
 from core.errors import (
+    Conflict,
     Forbidden,
     InvalidInput,
     NotFound,
@@ -22,6 +23,7 @@ from routers.answers import Answer, failures
 from routers.deps import Admin
 from routers.inputs import ShortText
 from storage.admin_access import Deed
+from storage.job_runs import JobRun
 
 router = APIRouter(
     prefix="/admin/api",
@@ -121,6 +123,22 @@ async def read_system(admin: Admin, request: Request) -> Answer[System]:
     """Versions, settings without secrets, and the state of this process and its parts."""
     app, timings = request.app, request.state.timings
     return Answer(data=await overview.system(admin.resources, timings, app.version))
+
+
+@router.post("/jobs/{name}/run", responses=failures(NotFound))
+async def run_job(admin: Admin, name: ShortText) -> Answer[JobRun]:
+    """Run a background job now, purging tombstones for one; running one twice does no harm."""
+    return Answer(data=await admin_service.run_job(admin.resources, admin.operator, name))
+
+
+@router.post("/missing-users/{user_id}/erase", responses=failures(NotFound, Conflict))
+async def erase_missing_user(
+    admin: Admin, user_id: UUID, confirmation: Confirmation
+) -> Answer[Receipt]:
+    """Erase a user who was deleted at Supabase, as the daily job has reported."""
+    typed = confirmation.typed
+    receipt = await admin_service.erase_missing(admin.resources, admin.operator, user_id, typed)
+    return Answer(data=receipt)
 
 
 @router.get("/audit")

@@ -7,8 +7,9 @@ from pydantic import BaseModel
 
 from core.errors import Forbidden, TooManyRequests, Unauthorized, Unavailable
 from routers import admin_cookie
+from routers.addresses import client_address
 from routers.answers import Answer, failures
-from routers.deps import AppResources, address_of
+from routers.deps import AppResources, operator_of
 
 router = APIRouter(prefix="/admin/api", tags=["admin"])
 refused = failures(Unauthorized, Unavailable)
@@ -32,7 +33,7 @@ async def read_session(
     if not token:
         return Answer(data=Session(configured=configured, signed_in=False))
     try:
-        _, ends = await resources.admin.by_session(token, address_of(request))
+        _, ends = await resources.admin.by_session(token, client_address(request))
     except Unauthorized:
         admin_cookie.take_away(response)
         return Answer(data=Session(configured=configured, signed_in=False))
@@ -44,7 +45,7 @@ async def sign_in(request: Request, response: Response, resources: AppResources)
     """Exchange `X-Admin-Key` for a cookie of 30 minutes, which no script can read."""
     response.headers["Cache-Control"] = "no-store"
     key = request.headers.get("x-admin-key", "")
-    session = await resources.admin.begin_session(key, address_of(request))
+    session = await resources.admin.begin_session(await operator_of(request, key))
     admin_cookie.give(request, response, session)
     return Answer(data=Session(configured=True, signed_in=True, expires_at=session.expires_at))
 
@@ -58,6 +59,6 @@ async def sign_out(
     if token is None:
         raise Unauthorized("There is no session to end.")
     admin_cookie.require_own_page(request)
-    await resources.admin.end_session(token, address_of(request))
+    await resources.admin.end_session(token, client_address(request))
     admin_cookie.take_away(response)
     return Answer(data=Session(configured=True, signed_in=False))

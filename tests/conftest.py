@@ -86,6 +86,9 @@ def settings(database_url: str) -> Settings:
         embedder="none",
         enterprise_per_minute=1_000_000,
         admin_api_key=ADMIN_KEY,
+        sign_ups_per_hour=1_000_000,
+        sign_ins_per_minute=1_000_000,
+        bad_tokens_per_minute=1_000_000,
     )
 
 
@@ -159,6 +162,9 @@ class Server:
             # Tests of other things save more in a minute than a person may.
             "ENTERPRISE_PER_MINUTE": "1000000",
             "ENTERPRISE_PER_DAY": "1000000",
+            "SIGN_UPS_PER_HOUR": "1000000",
+            "SIGN_INS_PER_MINUTE": "1000000",
+            "BAD_TOKENS_PER_MINUTE": "1000000",
         } | settings
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the object
         self.process: subprocess.Popen[bytes]

@@ -10,7 +10,6 @@ import pytest
 
 from core.admin_keys import KEY_FILE, key_at_home
 from core.config import Settings
-from core.totals import count
 from storage.admin_access import acting_as_admin
 from storage.database import open_pool
 from tests.conftest import ADMIN_KEY, app_client, sign_up
@@ -35,9 +34,10 @@ async def save(client, headers, text):
     assert (await client.post("/save-prompt", json=body, headers=headers)).status_code == 201
 
 
-async def counted(settings):
-    async with open_pool(settings.database_url.get_secret_value(), 1, 1) as pool:
-        await count(pool)
+async def counted(client):
+    """Run the job that counts, as the panel's button does."""
+    answer = await client.post("/admin/api/jobs/count_memories/run", headers=KEY)
+    assert answer.json()["data"]["outcome"] == "ok"
 
 
 async def give_plan(client, user_id, **plan):
@@ -236,12 +236,12 @@ async def test_users_are_found_by_a_part_of_the_address_and_by_id(client, alice,
     assert (await read(client, "/users", params={"query": str(uuid4())}))["people"] == []
 
 
-async def test_a_user_is_shown_with_memories_use_and_days(settings, client, alice, bob):
+async def test_a_user_is_shown_with_memories_use_and_days(client, alice, bob):
     for text in ("one", "two"):
         await save(client, alice, text)
     await client.get("/memories", headers=bob)
     user = await user_of(client, alice)
-    await counted(settings)
+    await counted(client)
 
     async def written():
         return (await read(client, f"/users/{user['id']}"))["days"][-1]["requests"]
@@ -256,17 +256,29 @@ async def test_a_user_is_shown_with_memories_use_and_days(settings, client, alic
     assert len(seen["days"]) == 30
 
 
-async def test_counts_follow_what_is_saved_and_deleted(settings, client, alice):
+async def test_counts_follow_what_is_saved_and_deleted(client, alice):
     await save(client, alice, "one")
     await save(client, alice, "two")
-    await counted(settings)
+    await counted(client)
     assert (await read(client, "/overview"))["memories"] == 2
     (first, _) = (await client.get("/memories", headers=alice)).json()["data"]["memories"]
 
     await client.delete(f"/memories/{first['id']}", headers=alice)
-    await counted(settings)
+    await counted(client)
 
     assert (await read(client, "/overview"))["memories"] == 1
+
+
+async def test_a_background_job_is_run_at_once_and_an_unknown_one_is_not_found(client):
+    run = await client.post("/admin/api/jobs/purge_tombstones/run", headers=KEY)
+    unknown = await client.post("/admin/api/jobs/brew_coffee/run", headers=KEY)
+
+    assert (run.json()["data"]["outcome"], run.json()["data"]["detail"]) == ("ok", "0 tombstones")
+    assert unknown.status_code == 404
+    listed = {job["name"]: job for job in (await read(client, "/system"))["jobs"]}
+    assert listed["purge_tombstones"]["outcome"] == "ok"
+    (deed,) = (await read(client, "/audit"))["deeds"]
+    assert deed["details"] == {"job": "purge_tombstones", "outcome": "ok"}
 
 
 async def test_an_unknown_user_is_not_found(client):
@@ -308,7 +320,7 @@ async def test_an_erased_account_is_gone_and_who_erased_it_stays_known(
 ):
     await save(client, alice, "a secret of alice")
     user = await user_of(client, alice)
-    await counted(settings)
+    await counted(client)
 
     answer = await client.post(
         f"/admin/api/users/{user['id']}/erase", json={"typed": user["email"]}, headers=KEY
@@ -319,7 +331,7 @@ async def test_an_erased_account_is_gone_and_who_erased_it_stays_known(
     assert [one["email"] for one in (await read(client, "/users"))["people"]] != [user["email"]]
     assert (await client.get(f"/admin/api/users/{user['id']}", headers=KEY)).status_code == 404
     assert (await client.get("/memories", headers=alice)).status_code == 401
-    erased, ordered = (await read(client, "/audit"))["deeds"]
+    erased, ordered, _ = (await read(client, "/audit"))["deeds"]
     assert [ordered["action"], erased["action"]] == ["erasure_ordered", "account_erased"]
     assert erased["user_id"] == user["id"] and user["email"] not in str(erased)
     assert (await read(client, "/overview"))["memories"] == 0

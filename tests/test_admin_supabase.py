@@ -111,6 +111,27 @@ async def test_erasing_needs_the_typed_address_and_deletes_the_projects_user(cli
     assert FIRST not in its_project.users and len(its_project.users) == len(PEOPLE) - 1
 
 
+async def test_a_user_deleted_at_supabase_waits_for_the_operators_word(
+    client, its_project, database
+):
+    its_project.users.discard(FIRST)
+    await database.execute("INSERT INTO memory_layer.user_state (user_id) VALUES ($1)", FIRST)
+    await client.post("/admin/api/jobs/find_missing_users/run", headers=KEY)
+
+    async def missing():
+        seen = (await client.get("/admin/api/system", headers=KEY)).json()["data"]
+        return [user["user_id"] for user in seen["missing_users"]]
+
+    assert await missing() == [str(FIRST)]
+    address = f"/admin/api/missing-users/{FIRST}/erase"
+    wrong = await client.post(address, json={"typed": "yes"}, headers=KEY)
+    assert (wrong.status_code, await missing()) == (400, [str(FIRST)])
+    right = await client.post(address, json={"typed": str(FIRST)}, headers=KEY)
+    assert (right.status_code, await missing()) == (200, [])
+    newest = (await client.get("/admin/api/audit", headers=KEY)).json()["data"]["deeds"][0]
+    assert (newest["action"], newest["user_id"]) == ("account_erased", str(FIRST))
+
+
 async def test_without_the_secret_key_users_are_known_by_id_alone(settings, its_project, database):
     await database.execute("INSERT INTO memory_layer.user_state (user_id) VALUES ($1)", FIRST)
     changed = {"supabase_url": its_project.url}

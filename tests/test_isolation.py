@@ -311,6 +311,8 @@ ATTEMPTS = {
     "POST /admin/api/users/{user_id}/rebuild-cache": Attempt(401),
     "GET /admin/api/limits": Attempt(401),
     "GET /admin/api/system": Attempt(401),
+    "POST /admin/api/jobs/{name}/run": Attempt(401),
+    "POST /admin/api/missing-users/{user_id}/erase": Attempt(401, {"typed": "{user}"}),
     "GET /admin/api/audit": Attempt(401),
     "DELETE /account": Attempt(200, {"user_id": "{user}", "password": PASSWORD}),
     "GET /healthz": Attempt(200, public=True),

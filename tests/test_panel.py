@@ -11,6 +11,7 @@ import httpx
 import pytest
 from playwright.async_api import expect
 
+from storage.migrate import known
 from tests.conftest import ADMIN_KEY, Server, execute, sign_up, url_of
 from tests.xss import PAYLOADS
 
@@ -272,6 +273,21 @@ async def test_an_account_is_deleted_only_after_its_address_was_typed(page, serv
     await go_to(page, service, "audit")
     row = page.get_by_role("row").filter(has_text="Erased the account")
     await expect(row.first).to_contain_text(alice.id)
+
+
+async def test_the_system_shows_its_parts_and_runs_a_job(page, service):
+    await go_to(page, service, "system")
+    await expect(page.get_by_role("row").filter(has_text="OPENAI_API_KEY")).to_contain_text(
+        "Not set"
+    )
+    await expect(page.get_by_text(known()[-1].stem)).to_be_visible()
+    job = page.get_by_role("row").filter(has_text="Forget what was deleted")
+
+    await page.get_by_role("button", name="Run now: Forget what was deleted").click()
+
+    await expect(page.locator(".notice")).to_contain_text("0 tombstones")
+    await expect(job).to_contain_text("ok")
+    await expect(job).to_contain_text("just now")
 
 
 async def test_the_whole_panel_can_be_used_by_keyboard(browser, service, alice):
