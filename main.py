@@ -20,10 +20,12 @@ from routers import (
     edge,
     health,
     local_auth,
+    mcp,
     memories,
     pages,
     saving,
     search,
+    tokens,
     usage,
 )
 from routers.addresses import AddressLimits
@@ -33,6 +35,8 @@ ROUTERS = (
     search,
     memories,
     conversations,
+    tokens,
+    mcp,
     usage,
     account,
     health,

@@ -6,7 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 from uuid import UUID
 
 import jwt
@@ -29,16 +29,24 @@ COMPACT = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
 Seconds = Annotated[float, Field(allow_inf_nan=False)]
 
 
+# What a personal API token may do; whoever signed in may do all of it.
+Scope = Literal["read", "write", "chat"]
+ALL_SCOPES: frozenset[Scope] = frozenset(get_args(Scope))
+
+
 @dataclass(frozen=True, slots=True)
 class User:
     """Who asks. `email` is for display: it proves nothing and may change.
 
+    `token_id` is that of the personal API token, None of somebody who signed in.
     `signed_in_at`, in seconds since the epoch, is when the user last proved who it is.
     """
 
     id: UUID
     session_id: UUID | None
     email: str | None
+    scopes: frozenset[Scope] = ALL_SCOPES
+    token_id: UUID | None = None
     signed_in_at: float | None = None
 
 
@@ -111,15 +119,22 @@ class TokenVerifier:
             return user
         if len(token) > MAX_TOKEN or not COMPACT.fullmatch(token):
             raise Unauthorized
+        digest = _digest(token)
+        # What was good must prove itself anew.
+        self._verified.pop(digest, None)
         claims = await self._claims(token)
-        user = User(claims.sub, claims.session_id, claims.email or None, claims.signed_in_at)
-        self._remember(_digest(token), user, claims.exp)
+        email, signed_in_at = claims.email or None, claims.signed_in_at
+        user = User(claims.sub, claims.session_id, email, signed_in_at=signed_in_at)
+        self._remember(digest, user, claims.exp)
         return user
 
     def forget(self, user_id: UUID) -> None:
         mine = [digest for digest, (user, _) in self._verified.items() if user.id == user_id]
         for digest in mine:
             del self._verified[digest]
+
+    def was_good(self, token: str) -> bool:
+        return _digest(token) in self._verified
 
     def remembered(self, token: str) -> User | None:
         """Return whose token this is, if it was good a moment ago."""

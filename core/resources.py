@@ -30,6 +30,7 @@ from core.retrieval import Retrieval
 from core.save_queue import SaveQueue
 from core.signing_keys import load_or_create_keys
 from core.supabase_users import supabase_users
+from core.tokens import ApiTokens
 from core.traffic import Traffic
 from core.upkeep import all_jobs
 from storage.counters import LocalCounters
@@ -45,6 +46,7 @@ class Resources:
     db: Pool
     http: httpx.AsyncClient
     verifier: TokenVerifier
+    tokens: ApiTokens
     bad_tokens: BadTokens
     limiter: RateLimiter
     local_auth: LocalAuth | None
@@ -79,22 +81,22 @@ async def open_resources(
         saves = SaveQueue(db, on_saved=worker.wake if worker else None)
         retrieval = Retrieval(db, embedder, settings.index_memory_mb * 1024 * 1024)
         stack.callback(retrieval.close)
-        forget = _forgetting(verifier, limiter, retrieval)
+        tokens = ApiTokens(db)
+        forget = _forgetting(verifier, tokens, limiter, retrieval)
         project = supabase_users(settings, http)
         erasures = Erasures(db, forget, local_auth, project)
         missing_users = MissingUsers(db, project, erasures) if project else None
-        jobs = Jobs(db, all_jobs(db, retrieval, erasures, missing_users))
-        await stack.enter_async_context(_running("erasures", erasures.run))
-        await stack.enter_async_context(_running("jobs", jobs.run))
+        jobs = await _jobs(db, retrieval, erasures, missing_users, stack)
         if worker:
             await stack.enter_async_context(_running("embedding", worker.run))
         await stack.enter_async_context(_running("saves", saves.run, saves.close))
-        _spare_collections()
+        _spare_the_collector()
         yield Resources(
             settings=settings,
             db=db,
             http=http,
             verifier=verifier,
+            tokens=tokens,
             bad_tokens=BadTokens(settings.bad_tokens_per_minute),
             limiter=limiter,
             local_auth=local_auth,
@@ -102,8 +104,8 @@ async def open_resources(
             worker=worker,
             saves=saves,
             retrieval=retrieval,
-            erasures=erasures,
             traffic=await _traffic(db, stack),
+            erasures=erasures,
             admin=_admin(settings, db, report),
             directory=make_directory(db, settings.uses_supabase_auth, project),
             missing_users=missing_users,
@@ -129,13 +131,6 @@ async def _database(
     await _migrate(url, report)
     pool = open_pool(url, settings.database_pool_min, settings.database_pool_max)
     return await stack.enter_async_context(pool)
-
-
-def _spare_collections() -> None:
-    """Start-up's objects live as long as the process: spare every collection the walk."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(100_000, 50, 1_000)
 
 
 async def _database_url(
@@ -202,15 +197,36 @@ def _admin(settings: Settings, db: Pool, report: Callable[[str], None]) -> Admin
     return AdminAccess(db, keys)
 
 
+def _spare_the_collector() -> None:
+    """Start-up's objects live as long as the process: spare every collection the walk."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 1_000)
+
+
 def _forgetting(
-    verifier: TokenVerifier, limiter: RateLimiter, retrieval: Retrieval
+    verifier: TokenVerifier, tokens: ApiTokens, limiter: RateLimiter, retrieval: Retrieval
 ) -> Callable[[UUID], Awaitable[None]]:
     async def forget(user_id: UUID) -> None:
         retrieval.forget(user_id)
         verifier.forget(user_id)
+        tokens.forget(user_id)
         await limiter.forget(user_id)
 
     return forget
+
+
+async def _jobs(
+    db: Pool,
+    retrieval: Retrieval,
+    erasures: Erasures,
+    missing_users: MissingUsers | None,
+    stack: AsyncExitStack,
+) -> Jobs:
+    jobs = Jobs(db, all_jobs(db, retrieval, erasures, missing_users))
+    await stack.enter_async_context(_running("erasures", erasures.run))
+    await stack.enter_async_context(_running("jobs", jobs.run))
+    return jobs
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ from pydantic import BaseModel, StringConstraints
 from core.erasure import Receipt
 from core.errors import InvalidInput, SignInAgain, TooManyRequests, Unauthorized, Unavailable
 from routers.answers import Answer, failures
-from routers.deps import FreeCaller
+from routers.deps import Owner
 
 router = APIRouter(
     tags=["account"],
@@ -24,7 +24,7 @@ class Proof(BaseModel):
 
 @router.delete("/account")
 async def erase_account(
-    request: Request, caller: FreeCaller, proof: Proof | None = None
+    request: Request, caller: Owner, proof: Proof | None = None
 ) -> Answer[Receipt]:
     """Erase memories, tokens, sessions, use and the account itself; nothing brings them back.
 

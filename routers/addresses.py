@@ -1,6 +1,6 @@
 """Limits by client address, for what has no user yet: slowapi, counting in this process."""
 
-from typing import Literal
+from typing import Literal, Protocol
 
 from fastapi import Request
 from limits import RateLimitItem, RateLimitItemPerHour, RateLimitItemPerMinute
@@ -8,10 +8,9 @@ from slowapi import Limiter
 
 from core import addresses
 from core.auth import User
-from core.bad_tokens import too_many
+from core.bad_tokens import BadTokens, too_many
 from core.config import Settings
 from core.errors import AppError, Unauthorized
-from core.resources import Resources
 
 COUNTERS = 16_384
 Door = Literal["sign_up", "sign_in", "admin"]
@@ -24,16 +23,23 @@ def client_address(request: Request) -> str:
     return addresses.client_address(peer, forwarded, trusted)
 
 
-async def verified(request: Request, token: str) -> User:
-    """Verify a token that is not remembered; raise TooManyRequests before trying, where its address
-    has sent too many bad ones."""
-    resources: Resources = request.state.resources
+class Verifier(Protocol):
+    def was_good(self, token: str) -> bool: ...
+
+    async def verify(self, token: str) -> User: ...
+
+
+async def verified(request: Request, verifier: Verifier, token: str) -> User:
+    """Verify a token; raise TooManyRequests before trying one that was never good, where its
+    address has sent too many bad ones."""
+    bad_tokens: BadTokens = request.state.resources.bad_tokens
     address = client_address(request)
-    resources.bad_tokens.check(address)
+    if not verifier.was_good(token):
+        bad_tokens.check(address)
     try:
-        return await resources.verifier.verify(token)
+        return await verifier.verify(token)
     except Unauthorized:
-        resources.bad_tokens.note(address)
+        bad_tokens.note(address)
         raise
 
 

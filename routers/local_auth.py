@@ -288,7 +288,7 @@ async def _bearer(request: Request) -> str | None:
         return None
     if service.verifier.remembered(token) is None:
         try:
-            await verified(request, token)
+            await verified(request, service.verifier, token)
         except Unauthorized:
             raise AuthError(403, "bad_jwt", "invalid JWT: unable to verify the token") from None
     return token

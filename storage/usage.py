@@ -56,7 +56,7 @@ async def add(conn: Connection, used: Iterable[Use]) -> None:
         """
         INSERT INTO memory_layer.daily_use AS d (user_id, day, requests, refused)
         SELECT * FROM unnest($1::uuid[], $2::date[], $3::bigint[], $4::bigint[])
-                   AS u (user_id, day, requests, refused)
+                      AS u (user_id, day, requests, refused)
          WHERE NOT EXISTS (SELECT FROM memory_layer.user_state s
                             WHERE s.user_id = u.user_id AND s.erased_at IS NOT NULL)
             ON CONFLICT (user_id, day) DO UPDATE SET

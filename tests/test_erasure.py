@@ -16,13 +16,21 @@ from core.signing_keys import load_or_create_keys
 from storage import embedding_queue, erasure, usage
 from storage.database import acting_as, acting_as_meter, open_pool
 from storage.embedding_queue import EmbeddedChunk
+from storage.usage import Use
 from tests.conftest import PASSWORD, app_client, sign_up, until
 from tests.test_limits import limited
 from tests.test_replicas import found, save, two_replicas
 
 CANARY = "kumquat7361"
 # What belongs to nobody. A table that is not named here must have a column `user_id`.
-IMPERSONAL = {"schema_migrations", "job_runs", "signing_keys", "users"}
+IMPERSONAL = {
+    "admin_sessions",
+    "job_runs",
+    "schema_migrations",
+    "signing_keys",
+    "traffic",
+    "users",
+}
 
 
 @pytest.fixture
@@ -187,7 +195,7 @@ async def test_vectors_and_use_that_come_late_are_not_written(pool, database):
     chunks = [EmbeddedChunk("prompt", 0, 3, [1.0, 0.0])]
     assert not await embedding_queue.finish(pool, leased, "model", chunks)
     async with acting_as_meter(pool) as conn:
-        await usage.add(conn, [(user_id, datetime.now(UTC).date(), 5)])
+        await usage.add(conn, [Use(user_id, datetime.now(UTC).date(), 5, 0)])
 
     assert await erasure.erase(pool, user_id) == {"memories": 1}
 
@@ -195,7 +203,7 @@ async def test_vectors_and_use_that_come_late_are_not_written(pool, database):
 async def test_use_that_is_being_written_when_the_account_is_erased_goes_with_it(pool, database):
     user_id = uuid4()
     async with acting_as_meter(pool) as conn:
-        await usage.add(conn, [(user_id, datetime.now(UTC).date(), 5)])
+        await usage.add(conn, [Use(user_id, datetime.now(UTC).date(), 5, 0)])
         marking = asyncio.create_task(erasure.mark(pool, user_id))
         await asyncio.sleep(0.1)
         assert not marking.done()

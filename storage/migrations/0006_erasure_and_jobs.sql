@@ -43,7 +43,6 @@ GRANT SELECT, DELETE, INSERT (user_id, erased_at, erasure_pending),
 
 -- Deletes at most so many rows of the person from the first table that has any, and says which;
 -- no row is the end. It finds the tables itself, so that one that is added later is not forgotten.
--- The audit alone goes on to say of which id the operator did what.
 CREATE FUNCTION erase_some(person uuid, most integer) RETURNS TABLE (kind text, n bigint)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -58,7 +57,7 @@ BEGIN
           FROM pg_class c
           JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'user_id' AND a.attnum > 0
          WHERE c.relnamespace IN ('memory_layer'::regnamespace, 'memory_layer_auth'::regnamespace)
-           AND c.relkind = 'r' AND c.relname NOT IN ('user_state', 'admin_audit')
+           AND c.relkind = 'r' AND c.oid <> 'memory_layer.user_state'::regclass
          ORDER BY (SELECT count(*) FROM pg_constraint f
                     WHERE f.conrelid = c.oid AND f.contype = 'f') DESC, c.relname
     LOOP
