@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, JsonValue, ValidationError
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 
 from core.auth_protocol import AuthError
 from core.errors import TooManyRequests, Unauthorized, Unavailable
@@ -53,6 +54,17 @@ class AuthFailure(BaseModel):
     message: str
 
 
+class UndatedAuthFailure(BaseModel):
+    """The shape for clients that send no x-supabase-api-version."""
+
+    code: int
+    error_code: str
+    msg: str
+
+
+Refused = AuthFailure | UndatedAuthFailure
+
+
 class Session(BaseModel):
     """What a sign-in gives; `user` has the members of Supabase Auth's user object."""
 
@@ -82,8 +94,8 @@ router = APIRouter(
     route_class=AuthRoute,
     tags=["accounts at home"],
     responses={
-        "4XX": {"model": AuthFailure, "description": "Refused, in Supabase Auth's own shape."},
-        503: {"model": AuthFailure, "description": "The database is away; try again shortly."},
+        "4XX": {"model": Refused, "description": "Refused, in Supabase Auth's own shape."},
+        503: {"model": Refused, "description": "The database is away; try again shortly."},
     },
 )
 NEEDS_TOKEN: dict[str, Any] = {"security": [{"bearer": []}]}
@@ -95,7 +107,7 @@ class NewAccount(BaseModel):
     email: str | None = None
     phone: str | None = None
     password: str | None = None
-    data: dict[str, JsonValue] | None = None
+    data: dict[str, Any] | None = None
 
 
 class Grant(BaseModel):
@@ -110,8 +122,8 @@ class UserUpdate(BaseModel):
     phone: str | None = None
     password: str | None = None
     current_password: str | None = None
-    data: dict[str, JsonValue] | None = None
-    app_metadata: JsonValue = None
+    data: dict[str, Any] | None = None
+    app_metadata: Any = None
 
 
 def _taking(model: type[BaseModel], **query: list[str]) -> dict[str, Any]:
@@ -234,7 +246,20 @@ async def refuse_admin(request: Request) -> Response:
 
 @router.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"], **not_offered)
 async def refuse_unknown(request: Request) -> Response:
-    raise AuthError(404, "not_found", "There is nothing at this address")
+    offered = [
+        method
+        for route in router.routes
+        if isinstance(route, APIRoute)
+        and route.include_in_schema
+        and route.matches(request.scope)[0] is not Match.NONE
+        for method in route.methods or ()
+    ]
+    if not offered:
+        raise AuthError(404, "not_found", "There is nothing at this address")
+    refusal = AuthError(405, "validation_failed", "This address does not take that method")
+    answer = _refusal(request, refusal)
+    answer.headers["allow"] = ", ".join(sorted(offered))
+    return answer
 
 
 def _service(request: Request) -> LocalAuth:

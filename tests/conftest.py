@@ -247,6 +247,23 @@ async def module_server(cluster: str) -> AsyncIterator[Server]:
 
 
 @pytest.fixture
+async def http(module_server: Server) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=module_server.url, timeout=30) as client:
+        yield client
+
+
+@pytest.fixture
+async def ann(http: httpx.AsyncClient) -> Headers:
+    """A new person on the server that a file's tests share."""
+    return await sign_up(http, "ann")
+
+
+@pytest.fixture
+async def ben(http: httpx.AsyncClient) -> Headers:
+    return await sign_up(http, "ben")
+
+
+@pytest.fixture
 async def live_server(make_server: Callable[..., Server]) -> str:
     """The address of a server of its own process."""
     server = make_server()
