@@ -4,15 +4,9 @@ import { makeApi } from "./shared/api.js";
 import { notice, state } from "./shared/dialog.js";
 import { el, say, show } from "./shared/dom.js";
 import { clockOf } from "./shared/format.js";
-import { signIn } from "./sign_in.js";
-import * as audit from "./views/audit.js";
-import * as limits from "./views/limits.js";
-import * as overview from "./views/overview.js";
-import * as system from "./views/system.js";
-import * as user from "./views/user.js";
-import * as users from "./views/users.js";
 
-const SCREENS = { overview, users, limits, system, audit };
+// Each is a module of its own, fetched when it is first shown.
+const SCREENS = { overview: "Overview", users: "Users", limits: "Limits", system: "System", audit: "Audit" };
 
 const app = document.getElementById("app");
 const api = makeApi({ base: "/admin/api", onSignedOut: () => frame && leave("Your session has ended. Sign in to go on.") });
@@ -24,7 +18,7 @@ async function start() {
   try {
     const session = await api.get("/session");
     if (session.signed_in) enter(session);
-    else signIn(app, api, session, enter);
+    else await askForKey(session);
   } catch (error) {
     state(app, "The panel cannot be opened", error.message, start);
   }
@@ -36,15 +30,20 @@ function enter(session) {
   open();
 }
 
+async function askForKey(session) {
+  const { signIn } = await import("./sign_in.js");
+  signIn(app, api, session, enter);
+}
+
 function leave(reason = null) {
   frame = null;
   stop();
   document.querySelector("dialog")?.close();
-  signIn(app, api, { configured: true, reason }, enter);
+  return askForKey({ configured: true, reason });
 }
 
 function makeFrame(session) {
-  const links = Object.entries(SCREENS).map(([name, { title }]) => el("a", { href: `#/${name}`, data: { screen: name } }, title));
+  const links = Object.entries(SCREENS).map(([name, title]) => el("a", { href: `#/${name}`, data: { screen: name } }, title));
   const main = el("main", { id: "main" });
   const element = el(
     "div",
@@ -75,7 +74,7 @@ function makeFrame(session) {
 async function signOut() {
   try {
     await api.delete("/session");
-    leave();
+    await leave();
   } catch (error) {
     if (error.status !== 401) notice(error.message, { bad: true });
   }
@@ -93,24 +92,25 @@ async function open() {
   const mine = showing;
   const [name, id] = location.hash.replace(/^#\/?/, "").split("/");
   const known = name in SCREENS ? name : "overview";
-  const screen = known === "users" && id ? user : SCREENS[known];
+  const title = SCREENS[known];
   for (const link of frame.links) {
     if (link.dataset.screen === known) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
-  const heading = el("h1", { tabindex: "-1" }, screen.title);
+  const heading = el("h1", { tabindex: "-1" }, title);
   const tools = el("div", { class: "row" });
   const fresh = el("span", { class: "badge" });
   const body = el("div", { class: "screen" });
   tools.append(fresh);
   fresh.hidden = true;
   show(frame.main, el("div", { class: "heading" }, el("div", {}, heading), tools), body);
-  document.title = `${screen.title} · Memory Layer`;
+  document.title = `${title} · Memory Layer`;
   heading.focus({ preventScroll: true });
   scrollTo(0, 0);
   loading(body);
 
   try {
+    const screen = await import(`./views/${known === "users" && id ? "user" : known}.js`);
     const view = await screen.open({ api, heading, tools, body, id: id && decodeURIComponent(id) });
     if (mine === showing && view?.refresh) keepFresh(view, fresh, mine);
   } catch (error) {

@@ -4,8 +4,6 @@ import { el, show } from "../shared/dom.js";
 import { timeOf } from "../shared/format.js";
 import { table } from "../shared/table.js";
 
-export const title = "Audit";
-
 export async function open({ api, body }) {
   let older = [];
   let newest = await api.get("/audit");

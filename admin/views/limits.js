@@ -3,8 +3,6 @@ import { el, show } from "../shared/dom.js";
 import { number } from "../shared/format.js";
 import { table } from "../shared/table.js";
 
-export const title = "Limits";
-
 export async function open({ api, body }) {
   const tiers = el("div", {});
   const refused = el("div", {});

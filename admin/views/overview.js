@@ -3,8 +3,6 @@ import { el, say, show } from "../shared/dom.js";
 import { bytes, clockOf, compact, milliseconds, number, percent, plural, timeOf } from "../shared/format.js";
 import { table } from "../shared/table.js";
 
-export const title = "Overview";
-
 const RANGES = { 1: "1 hour", 24: "24 hours", 168: "7 days" };
 const WORK = [
   { name: "Saves", key: "saves" },

@@ -5,8 +5,6 @@ import { bytes, duration, milliseconds, since, timeOf } from "../shared/format.j
 import { table } from "../shared/table.js";
 import { partsOf } from "./overview.js";
 
-export const title = "System";
-
 export async function open({ api, body }) {
   const facts = el("dl", { class: "facts" });
   const parts = el("div", { class: "parts" });

@@ -5,8 +5,6 @@ import { el, say, show } from "../shared/dom.js";
 import { dayOf, number, plural, timeOf } from "../shared/format.js";
 import { table } from "../shared/table.js";
 
-export const title = "User";
-
 const USE = [
   { name: "Answered", key: "requests" },
   { name: "Refused by a limit", key: "refused", tone: "warn" },

@@ -4,8 +4,6 @@ import { el, say, show } from "../shared/dom.js";
 import { dayOf, number } from "../shared/format.js";
 import { table } from "../shared/table.js";
 
-export const title = "Users";
-
 export async function open({ api, tools, body }) {
   let page = 0;
   let asked = 0;
