@@ -79,8 +79,7 @@ async def open_resources(
         limiter = await _limiter(settings, db, stack)
         worker = EmbeddingWorker(db, embedder) if embedder else None
         saves = SaveQueue(db, on_saved=worker.wake if worker else None)
-        retrieval = Retrieval(db, embedder, settings.index_memory_mb * 1024 * 1024)
-        stack.callback(retrieval.close)
+        retrieval = _retrieval(settings, db, embedder, stack)
         tokens = ApiTokens(db)
         forget = _forgetting(verifier, tokens, limiter, retrieval)
         project = supabase_users(settings, http)
@@ -122,6 +121,20 @@ async def _embedder(settings: Settings, stack: AsyncExitStack) -> Embedder | Non
     if embedder:
         stack.push_async_callback(embedder.aclose)
     return embedder
+
+
+def _retrieval(
+    settings: Settings, db: Pool, embedder: Embedder | None, stack: AsyncExitStack
+) -> Retrieval:
+    retrieval = Retrieval(
+        db,
+        embedder,
+        settings.index_memory_mb * 1024 * 1024,
+        patience=settings.index_load_ms / 1000,
+        cached=settings.vector_backend == "faiss",
+    )
+    stack.callback(retrieval.close)
+    return retrieval
 
 
 async def _database(
