@@ -13,6 +13,8 @@ from core.config import VERSION, Settings
 from core.resources import Resources, open_resources
 from routers import (
     account,
+    admin,
+    admin_session,
     answers,
     capture_health,
     conversations,
@@ -43,6 +45,8 @@ ROUTERS = (
     health,
     metrics,
     local_auth,
+    admin,
+    admin_session,
     pages,
 )
 

@@ -11,9 +11,12 @@ from uuid import UUID
 import httpx
 
 from core import faults
+from core.admin_access import AdminAccess
+from core.admin_keys import key_at_home
 from core.auth import TokenVerifier
 from core.bad_tokens import BadTokens
 from core.config import Settings, SettingsError
+from core.directory import Directory, make_directory
 from core.embedding_worker import EmbeddingWorker
 from core.embeddings import Embedder, make_embedder
 from core.erasure import Erasures
@@ -56,6 +59,8 @@ class Resources:
     requests: RequestMetrics
     pulse: Pulse
     traffic: Traffic
+    admin: AdminAccess
+    directory: Directory
     erasures: Erasures
     missing_users: MissingUsers | None
     jobs: Jobs
@@ -77,13 +82,12 @@ async def open_resources(
         http = await stack.enter_async_context(httpx.AsyncClient(timeout=30))
         verifier, local_auth = await _auth(settings, db, http, stack)
         limiter = await _limiter(settings, db, stack)
-        traffic = await _traffic(db, stack)
         retrieval = _retrieval(settings, db, embedder, stack)
         tokens = ApiTokens(db)
         forget = _forgetting(verifier, tokens, limiter, retrieval)
-        directory = supabase_users(settings, http)
-        erasures = Erasures(db, forget, local_auth, directory)
-        missing_users = MissingUsers(db, directory, erasures) if directory else None
+        project = supabase_users(settings, http)
+        erasures = Erasures(db, forget, local_auth, project)
+        missing_users = MissingUsers(db, project, erasures) if project else None
         jobs = await _jobs(db, retrieval, erasures, missing_users, stack)
         worker, saves = await _saving(db, embedder, stack)
         pulse = await _pulse(db, embedder, stack)
@@ -101,11 +105,13 @@ async def open_resources(
             worker=worker,
             saves=saves,
             retrieval=retrieval,
-            traffic=traffic,
+            traffic=await _traffic(db, stack),
             erasures=erasures,
             faults=reporter,
             requests=RequestMetrics(),
             pulse=pulse,
+            admin=_admin(settings, db, report),
+            directory=make_directory(db, settings.uses_supabase_auth, project),
             missing_users=missing_users,
             jobs=jobs,
         )
@@ -223,6 +229,13 @@ async def _traffic(db: Pool, stack: AsyncExitStack) -> Traffic:
     traffic = Traffic(db)
     await stack.enter_async_context(_running("traffic", traffic.run, traffic.close))
     return traffic
+
+
+def _admin(settings: Settings, db: Pool, report: Callable[[str], None]) -> AdminAccess:
+    keys = settings.admin_key_hashes
+    if not keys and not settings.uses_supabase_auth:
+        keys = key_at_home(settings.data_dir, report)
+    return AdminAccess(db, keys)
 
 
 def _spare_the_collector() -> None:

@@ -390,6 +390,20 @@ ATTEMPTS = {
     "DELETE /memories/{memory_id}": Attempt(403, scope="write"),
     "GET /conversations": Attempt(200),
     "GET /conversations/{conversation_id}": Attempt(404),
+    "GET /admin/api/session": Attempt(200, public=True),
+    "POST /admin/api/session": Attempt(401),
+    "DELETE /admin/api/session": Attempt(401),
+    "GET /admin/api/overview": Attempt(401),
+    "GET /admin/api/users": Attempt(401, query="?query={email}"),
+    "GET /admin/api/users/{user_id}": Attempt(401),
+    "PUT /admin/api/users/{user_id}/plan": Attempt(401, {"tier": "free"}),
+    "POST /admin/api/users/{user_id}/erase": Attempt(401, {"typed": "{email}"}),
+    "POST /admin/api/users/{user_id}/rebuild-cache": Attempt(401),
+    "GET /admin/api/limits": Attempt(401),
+    "GET /admin/api/system": Attempt(401),
+    "POST /admin/api/jobs/{name}/run": Attempt(401),
+    "POST /admin/api/missing-users/{user_id}/erase": Attempt(401, {"typed": "{user}"}),
+    "GET /admin/api/audit": Attempt(401),
     "GET /usage": Attempt(200, scope="any"),
     "POST /capture-health": Attempt(
         200, {"installation": "{memory}", "version": "1.0", "days": []}, scope="write"
@@ -457,7 +471,7 @@ async def test_no_route_gives_or_changes_what_is_anothers(
     before = await everything_of(client, alice)
     names = {"{memory}": memory["id"], "{chat}": chat, "{user}": user["id"]}
     names |= {"{memory_id}": memory["id"], "{conversation_id}": chat, "{email}": user["email"]}
-    names["{token_id}"] = token["id"]
+    names |= {"{token_id}": token["id"], "{user_id}": user["id"]}
 
     def filled(text: str) -> str:
         for placeholder, value in names.items():
