@@ -20,10 +20,12 @@ from routers import (
     memories,
     saving,
     search,
+    sync,
+    trash,
     usage,
 )
 
-ROUTERS = (saving, search, memories, conversations, usage, health, local_auth)
+ROUTERS = (saving, search, memories, trash, conversations, sync, usage, health, local_auth)
 
 
 class State(TypedDict):

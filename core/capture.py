@@ -55,9 +55,11 @@ def merge(row: Row | None, capture: Capture) -> Row | None:
     captured = text_hash(capture.text)
     if row is None:
         return _with_text(_with_facts(_new_row(capture), capture), capture, captured)
+    if _purged(row):
+        return None
     row = replace(row)
     before = row.prompt_capture if capture.side == "prompt" else row.response_capture
-    if before != captured and _edited(row, capture.side):
+    if before != captured and is_edited(row, capture.side):
         _refuse_unless_late(row, capture)
         return None
     if before is None:
@@ -65,6 +67,11 @@ def merge(row: Row | None, capture: Capture) -> Row | None:
     if before == captured:
         return _completed(row, capture)
     return _changed(row, capture, captured)
+
+
+def _purged(row: Row) -> bool:
+    """Of what was purged not even the hash of a text is kept, nor noted anew."""
+    return row.deleted_at is not None and row.prompt_capture is row.response_capture is None
 
 
 def _new_row(capture: Capture) -> Row:
@@ -123,7 +130,7 @@ def _completed(row: Row, capture: Capture) -> Row | None:
     return row
 
 
-def _edited(row: Row, side: str) -> bool:
+def is_edited(row: Row, side: str) -> bool:
     """Say whether the owner has written this side: it holds another text than was captured."""
     half = row.content_hash[:16] if side == "prompt" else row.content_hash[16:]
     captured = row.prompt_capture if side == "prompt" else row.response_capture

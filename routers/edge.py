@@ -105,11 +105,13 @@ class Edge:
                 allow_headers=(
                     "authorization",
                     "content-type",
+                    "if-match",
                     "apikey",
                     "x-client-info",
                     API_VERSION,
                 ),
                 expose_headers=(
+                    "etag",
                     "retry-after",
                     "ratelimit",
                     "ratelimit-policy",

@@ -25,6 +25,7 @@ from core.config import Settings
 from core.signing_keys import load_or_create_keys
 from main import create_app
 from storage.database import open_pool
+from storage.versions import MOST_VERSIONS
 from tests.conftest import PASSWORD, Headers
 
 STEPS = 5_000
@@ -49,6 +50,13 @@ class Expected:
     captured_response: str | None = None
     chat: str | None = None
     deleted: bool = False
+    # What was edited away, newest first, and what stands in the trash.
+    versions: tuple[tuple[str | None, str | None], ...] = ()
+    trashed: "Expected | None" = None
+
+    @property
+    def purged(self) -> bool:
+        return self.deleted and self.trashed is None
 
     @property
     def words(self) -> set[str]:
@@ -68,6 +76,8 @@ class ThreePeople(RuleBasedStateMachine):
         type(self).steps -= 1  # This is counted too, and is no step.
         self.headers = {person: type(self).sign() for person in PEOPLE}
         self.own: dict[str, dict[str, Expected]] = {person: {} for person in PEOPLE}
+        self.copies: dict[str, tuple[dict[str, Any], str | None]]
+        self.copies = {person: ({}, None) for person in PEOPLE}
         self.ids = [str(uuid4()) for _ in range(4)]
         self.example = "".join("bcdfghjklmnpqrtv"[int(digit, 16)] for digit in uuid4().hex[:8])
 
@@ -110,6 +120,9 @@ class ThreePeople(RuleBasedStateMachine):
         body = {"id": memory_id, "prompt": text, "provider": "claude", "conversation_id": chat}
         answer = self.call(person, "POST", "/save-prompt", json=body)
         before = self.own[person].get(memory_id, Expected())
+        if before.purged:
+            assert answer.status_code == 200
+            return
         if before.captured_prompt != text and (before.captured_prompt or before.prompt):
             assert answer.status_code == 409
             return
@@ -132,6 +145,9 @@ class ThreePeople(RuleBasedStateMachine):
         }
         answer = self.call(person, "POST", "/save-response", json=body)
         before = self.own[person].get(memory_id, Expected())
+        if before.purged:
+            assert answer.status_code == 200
+            return
         if before.captured_response != text and (before.captured_response or before.response):
             assert answer.status_code == 409
             return
@@ -147,7 +163,11 @@ class ThreePeople(RuleBasedStateMachine):
         text = self.text(person, words)
         if answer := self.on_one(person, slot, "PATCH", json={side: text}):
             memory_id = self.ids[slot]
-            changed = replace(self.own[person][memory_id], **{side: text})
+            before = self.own[person][memory_id]
+            changed = replace(before, **{side: text})
+            if changed != before:
+                old = (before.prompt, before.response)
+                changed = replace(changed, versions=(old, *before.versions)[:MOST_VERSIONS])
             self.own[person][memory_id] = changed
             assert seen(answer.json()["data"]) == (changed.prompt, changed.response, changed.chat)
 
@@ -156,8 +176,88 @@ class ThreePeople(RuleBasedStateMachine):
         if self.on_one(person, slot, "DELETE"):
             before = self.own[person][self.ids[slot]]
             self.own[person][self.ids[slot]] = replace(
-                before, prompt=None, response=None, chat=None, deleted=True
+                before, prompt=None, response=None, chat=None, deleted=True, trashed=before
             )
+
+    def in_trash(self, person: str) -> dict[str, Expected]:
+        own = self.own[person].items()
+        return {memory_id: memory.trashed for memory_id, memory in own if memory.trashed}
+
+    @rule(person=PERSON, slot=SLOTS)
+    def restore(self, person: str, slot: int) -> None:
+        memory_id = self.ids[slot]
+        answer = self.call(person, "POST", f"/trash/{memory_id}/restore")
+        if memory_id not in self.in_trash(person):
+            assert answer.status_code == self.refusal(person, memory_id)
+            return
+        self.own[person][memory_id] = mine = self.in_trash(person)[memory_id]
+        assert seen(answer.json()["data"]) == (mine.prompt, mine.response, mine.chat)
+
+    @rule(person=PERSON, slot=SLOTS)
+    def purge(self, person: str, slot: int) -> None:
+        memory_id = self.ids[slot]
+        answer = self.call(person, "DELETE", f"/trash/{memory_id}")
+        if memory_id not in self.in_trash(person):
+            assert answer.status_code == self.refusal(person, memory_id)
+            return
+        self.own[person][memory_id] = Expected(deleted=True)
+
+    @rule(person=PERSON)
+    def empty_the_trash(self, person: str) -> None:
+        answer = self.call(person, "DELETE", "/trash")
+        assert answer.json()["data"] == {"purged": len(self.in_trash(person))}
+        self.own[person] |= dict.fromkeys(self.in_trash(person), Expected(deleted=True))
+
+    @rule(person=PERSON)
+    def list_trash(self, person: str) -> None:
+        answer = self.call(person, "GET", "/trash", params={"limit": 100}).json()["data"]
+        assert {item["memory"]["id"]: seen(item["memory"]) for item in answer["memories"]} == {
+            memory_id: (mine.prompt, mine.response, mine.chat)
+            for memory_id, mine in self.in_trash(person).items()
+        }
+
+    @rule(person=PERSON, slot=SLOTS, back=st.integers(0, 2))
+    def look_at_versions_and_restore_one(self, person: str, slot: int, back: int) -> None:
+        memory_id = self.ids[slot]
+        path = f"/memories/{memory_id}/versions"
+        answer = self.call(person, "GET", path)
+        if memory_id not in self.alive(person):
+            assert answer.status_code == self.refusal(person, memory_id)
+            answer = self.call(person, "POST", f"{path}/1/restore")
+            assert answer.status_code == self.refusal(person, memory_id)
+            return
+        before = self.own[person][memory_id]
+        listed = answer.json()["data"]["versions"]
+        assert tuple((v["prompt"], v["response"]) for v in listed) == before.versions
+        if back < len(listed):
+            prompt, response = before.versions[back]
+            answer = self.call(person, "POST", f"{path}/{listed[back]['number']}/restore")
+            texts = {"prompt": prompt or before.prompt, "response": response or before.response}
+            after = replace(before, **texts)
+            if after != before:
+                old = (before.prompt, before.response)
+                after = replace(after, versions=(old, *before.versions)[:MOST_VERSIONS])
+            self.own[person][memory_id] = after
+            assert seen(answer.json()["data"]) == (after.prompt, after.response, after.chat)
+
+    @rule(person=PERSON)
+    def synchronise(self, person: str) -> None:
+        """A copy that follows the changes page by page is what the person has."""
+        copy, cursor = self.copies[person]
+        more = True
+        while more:
+            query = {"limit": 2} | ({"cursor": cursor} if cursor else {})
+            page = self.call(person, "GET", "/sync/since", params=query).json()["data"]
+            cursor, more = page["next_cursor"], page["more"]
+            for change in page["changes"]:
+                copy.pop(change["id"], None)
+                if not change["deleted"]:
+                    copy[change["id"]] = seen(change["memory"])
+        self.copies[person] = copy, cursor
+        assert copy == {
+            memory_id: (mine.prompt, mine.response, mine.chat)
+            for memory_id, mine in self.alive(person).items()
+        }
 
     @rule(person=PERSON, slot=SLOTS)
     def read(self, person: str, slot: int) -> None:
@@ -297,6 +397,13 @@ ATTEMPTS = {
     "GET /memories/{memory_id}": Attempt(403),
     "PATCH /memories/{memory_id}": Attempt(403, {"prompt": "bob was here"}),
     "DELETE /memories/{memory_id}": Attempt(403),
+    "GET /memories/{memory_id}/versions": Attempt(403),
+    "POST /memories/{memory_id}/versions/{number}/restore": Attempt(403),
+    "GET /trash": Attempt(200),
+    "DELETE /trash": Attempt(200),
+    "POST /trash/{memory_id}/restore": Attempt(403),
+    "DELETE /trash/{memory_id}": Attempt(403),
+    "GET /sync/since": Attempt(200),
     "GET /conversations": Attempt(200),
     "GET /conversations/{conversation_id}": Attempt(404),
     "GET /usage": Attempt(200),
@@ -345,7 +452,12 @@ async def test_no_route_gives_or_changes_what_is_anothers(
     user = (await client.get("/auth/v1/user", headers=alice)).json()
     before = await everything_of(client, alice)
     names = {"{memory}": memory["id"], "{chat}": chat, "{user}": user["id"]}
-    names |= {"{memory_id}": memory["id"], "{conversation_id}": chat, "{email}": user["email"]}
+    names |= {
+        "{memory_id}": memory["id"],
+        "{conversation_id}": chat,
+        "{number}": "1",
+        "{email}": user["email"],
+    }
 
     def filled(text: str) -> str:
         for placeholder, value in names.items():
