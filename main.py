@@ -1,4 +1,4 @@
-"""Memory Layer: the app, and `python main.py`, which serves it."""
+"""Memory Layer: the app, and `python main.py`, which serves it or runs an operator's command."""
 
 import sys
 from collections.abc import AsyncIterator
@@ -18,6 +18,7 @@ from routers import (
     health,
     local_auth,
     memories,
+    pages,
     saving,
     search,
     sync,
@@ -25,7 +26,18 @@ from routers import (
     usage,
 )
 
-ROUTERS = (saving, search, memories, trash, conversations, sync, usage, health, local_auth)
+ROUTERS = (
+    saving,
+    search,
+    memories,
+    trash,
+    conversations,
+    sync,
+    usage,
+    health,
+    local_auth,
+    pages,
+)
 
 
 class State(TypedDict):
@@ -68,6 +80,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 app = create_app()
 
 if __name__ == "__main__":
-    from core.serving import serve
+    from core.commands import run
 
-    sys.exit(serve("main:app"))
+    sys.exit(run("main:app"))

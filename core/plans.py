@@ -14,9 +14,9 @@ import structlog
 
 from core.config import Settings
 from storage import usage
-from storage.counters import DAY, Ask, Count
+from storage.counters import ALLOWED, DAY, Ask, Count
 from storage.database import DATABASE_AWAY, Pool, acting_as_meter
-from storage.usage import Entitlement
+from storage.usage import Entitlement, Use
 
 log = structlog.get_logger()
 
@@ -34,7 +34,10 @@ class Plan(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Account:
-    """A user as this process knows it: `used` of `day`, of which `unwritten` is ours alone."""
+    """A user as this process knows it: `used` of `day`, of which `unwritten` is ours alone.
+
+    `refused` are the requests of `day` that were refused here and are not written yet.
+    """
 
     user_id: UUID
     plan: Plan
@@ -42,10 +45,14 @@ class Account:
     used: int
     unwritten: int
     read_at: float
+    refused: int = 0
 
     def ask(self, cost: int = 1) -> Ask:
         plan = self.plan
         return Ask(self.user_id, plan.per_minute, plan.per_day, self.day, self.used, cost)
+
+    def unwritten_use(self) -> Use:
+        return Use(self.user_id, date_of(self.day), self.unwritten, self.refused)
 
 
 def date_of(day: int) -> date:
@@ -67,7 +74,7 @@ class Plans:
         }
         self._accounts: OrderedDict[UUID, Account] = OrderedDict()
         self._active: set[Account] = set()
-        self._of_past_days: list[tuple[UUID, date, int]] = []
+        self._of_past_days: list[Use] = []
         self._wanted: set[UUID] = set()
         self._reading: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
@@ -90,6 +97,7 @@ class Plans:
         self._turn_to(account, count.now // DAY)
         account.used = max(account.used, count.used_today)
         account.unwritten += cost
+        account.refused += count.verdict != ALLOWED
         self._active.add(account)
 
     async def run(self) -> None:
@@ -109,25 +117,27 @@ class Plans:
     async def write(self) -> None:
         """Write the use of active accounts, and read them anew."""
         active, past = list(self._active), self._of_past_days
-        current = [(a, a.day, a.unwritten) for a in active if a.unwritten]
-        used = past + [(a.user_id, date_of(day), n) for a, day, n in current]
+        current = [(a, a.unwritten_use()) for a in active if a.unwritten or a.refused]
+        used = past + [use for _, use in current]
         if used:
             async with acting_as_meter(self._pool) as conn:
                 await usage.add(conn, _together(used))
             del self._of_past_days[: len(past)]
             self._subtract(current)
-        self._active = {account for account in self._active if account.unwritten}
+        self._active = {a for a in self._active if a.unwritten or a.refused}
         if active:
             await self._read([account.user_id for account in active])
         self._forget_some()
 
-    def _subtract(self, written: Iterable[tuple[Account, int, int]]) -> None:
+    def _subtract(self, written: Iterable[tuple[Account, Use]]) -> None:
         """What was spent meanwhile stays; over midnight it has moved to the past days."""
-        for account, day, n in written:
-            if account.day == day:
-                account.unwritten -= n
+        for account, use in written:
+            if date_of(account.day) == use.day:
+                account.unwritten -= use.requests
+                account.refused -= use.refused
             else:
-                self._of_past_days.append((account.user_id, date_of(day), -n))
+                past = use._replace(requests=-use.requests, refused=-use.refused)
+                self._of_past_days.append(past)
 
     def _forget_some(self) -> None:
         while len(self._accounts) > MOST_ACCOUNTS:
@@ -178,15 +188,17 @@ class Plans:
     def _turn_to(self, account: Account, day: int) -> None:
         if day <= account.day:
             return
-        if account.unwritten:
-            past = (account.user_id, date_of(account.day), account.unwritten)
-            self._of_past_days.append(past)
-        account.day, account.used, account.unwritten = day, 0, 0
+        if account.unwritten or account.refused:
+            self._of_past_days.append(account.unwritten_use())
+        account.day, account.used, account.unwritten, account.refused = day, 0, 0, 0
 
 
-def _together(used: Iterable[tuple[UUID, date, int]]) -> list[tuple[UUID, date, int]]:
+def _together(used: Iterable[Use]) -> list[Use]:
     """One row for each user and day, as one statement may not touch a row twice."""
-    sums: dict[tuple[UUID, date], int] = {}
-    for user_id, day, n in used:
-        sums[user_id, day] = sums.get((user_id, day), 0) + n
-    return [(user_id, day, n) for (user_id, day), n in sums.items()]
+    sums: dict[tuple[UUID, date], Use] = {}
+    for use in used:
+        before = sums.get((use.user_id, use.day), use._replace(requests=0, refused=0))
+        sums[use.user_id, use.day] = use._replace(
+            requests=before.requests + use.requests, refused=before.refused + use.refused
+        )
+    return list(sums.values())

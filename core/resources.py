@@ -21,6 +21,7 @@ from core.rate_limiter import RateLimiter
 from core.retrieval import Retrieval
 from core.save_queue import SaveQueue
 from core.signing_keys import load_or_create_keys
+from core.traffic import Traffic
 from storage.counters import LocalCounters
 from storage.database import DATABASE_AWAY, Pool, open_pool
 from storage.migrate import migrate
@@ -40,6 +41,7 @@ class Resources:
     worker: EmbeddingWorker | None
     saves: SaveQueue
     retrieval: Retrieval
+    traffic: Traffic
 
 
 @asynccontextmanager
@@ -65,6 +67,7 @@ async def open_resources(
         http = await stack.enter_async_context(httpx.AsyncClient(timeout=30))
         verifier, local_auth = await _auth(settings, db, http, stack)
         limiter = await _limiter(settings, db, stack)
+        traffic = await _traffic(db, stack)
         worker = EmbeddingWorker(db, embedder) if embedder else None
         saves = SaveQueue(db, on_saved=worker.wake if worker else None)
         retrieval = Retrieval(db, embedder, settings.index_memory_mb * 1024 * 1024)
@@ -74,12 +77,19 @@ async def open_resources(
         if worker:
             await stack.enter_async_context(_running("embedding", worker.run))
         await stack.enter_async_context(_running("saves", saves.run, saves.close))
-        # Start-up's objects live as long as the process: spare every collection the walk.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(100_000, 50, 1_000)
+        _spare_the_collector()
         yield Resources(
-            settings, db, http, verifier, limiter, local_auth, embedder, worker, saves, retrieval
+            settings,
+            db,
+            http,
+            verifier,
+            limiter,
+            local_auth,
+            embedder,
+            worker,
+            saves,
+            retrieval,
+            traffic,
         )
 
 
@@ -132,6 +142,19 @@ async def _limiter(settings: Settings, db: Pool, stack: AsyncExitStack) -> RateL
     await stack.enter_async_context(_running("plans", plans.run, plans.close))
     await stack.enter_async_context(_running("limiter", limiter.run))
     return limiter
+
+
+async def _traffic(db: Pool, stack: AsyncExitStack) -> Traffic:
+    traffic = Traffic(db)
+    await stack.enter_async_context(_running("traffic", traffic.run, traffic.close))
+    return traffic
+
+
+def _spare_the_collector() -> None:
+    """Start-up's objects live as long as the process: spare every collection the walk."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 1_000)
 
 
 @asynccontextmanager

@@ -18,6 +18,15 @@ class Entitlement(NamedTuple):
     requests: int
 
 
+class Use(NamedTuple):
+    """Requests of a user on a day, and those that a limit refused."""
+
+    user_id: UUID
+    day: date
+    requests: int
+    refused: int
+
+
 async def read(conn: Connection, user_ids: Sequence[UUID], day: date) -> list[Entitlement]:
     """Read all of them in one statement; a user whom nothing stands for is among them too."""
     rows = await conn.fetch(
@@ -33,16 +42,17 @@ async def read(conn: Connection, user_ids: Sequence[UUID], day: date) -> list[En
     return [Entitlement(**row) for row in rows]
 
 
-async def add(conn: Connection, used: Iterable[tuple[UUID, date, int]]) -> None:
-    """Add requests to days; in one order, so that replicas cannot deadlock."""
+async def add(conn: Connection, used: Iterable[Use]) -> None:
+    """Add to days, each at most once; in one order, so that replicas cannot deadlock."""
     ordered = sorted(used)
     await conn.execute(
         """
-        INSERT INTO memory_layer.daily_use AS d (user_id, day, requests)
-        SELECT * FROM unnest($1::uuid[], $2::date[], $3::bigint[])
-            ON CONFLICT (user_id, day) DO UPDATE SET requests = d.requests + EXCLUDED.requests
+        INSERT INTO memory_layer.daily_use AS d (user_id, day, requests, refused)
+        SELECT * FROM unnest($1::uuid[], $2::date[], $3::bigint[], $4::bigint[])
+            ON CONFLICT (user_id, day) DO UPDATE SET
+               requests = d.requests + EXCLUDED.requests, refused = d.refused + EXCLUDED.refused
         """,
-        *([row[n] for row in ordered] for n in range(3)),
+        *([row[n] for row in ordered] for n in range(4)),
     )
 
 
