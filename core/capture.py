@@ -11,6 +11,12 @@ from core.errors import Conflict
 from storage.memory_store import Key, Row, Status
 
 UNKNOWN_PROVIDER = "unknown"
+# What a memory may hold, however it comes here.
+MOST_TEXT_BYTES = 1024 * 1024
+MOST_SHORT = 500
+MOST_METADATA_BYTES = 16 * 1024
+# Far below the depth at which it could be read in and not be written out again.
+MOST_METADATA_LEVELS = 32
 
 
 @dataclass(frozen=True, slots=True)

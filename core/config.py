@@ -60,6 +60,7 @@ class Settings(BaseSettings):
 
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    import_max_mb: int = Field(2_048, ge=1)
     index_memory_mb: int = Field(256, ge=1)
 
     @model_validator(mode="before")

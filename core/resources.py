@@ -14,6 +14,7 @@ from core.auth import TokenVerifier
 from core.config import Settings, SettingsError
 from core.embedding_worker import EmbeddingWorker
 from core.embeddings import Embedder, make_embedder
+from core.import_jobs import ImportJobs
 from core.jwks import RemoteKeys
 from core.local_auth import LocalAuth
 from core.plans import Plans
@@ -41,6 +42,7 @@ class Resources:
     worker: EmbeddingWorker | None
     saves: SaveQueue
     retrieval: Retrieval
+    imports: ImportJobs
     traffic: Traffic
 
 
@@ -77,6 +79,7 @@ async def open_resources(
         if worker:
             await stack.enter_async_context(_running("embedding", worker.run))
         await stack.enter_async_context(_running("saves", saves.run, saves.close))
+        imports = await _imports(ImportJobs(db, url, settings), stack)
         _spare_the_collector()
         yield Resources(
             settings,
@@ -89,6 +92,7 @@ async def open_resources(
             worker,
             saves,
             retrieval,
+            imports,
             traffic,
         )
 
@@ -155,6 +159,11 @@ def _spare_the_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 50, 1_000)
+
+
+async def _imports(jobs: ImportJobs, stack: AsyncExitStack) -> ImportJobs:
+    await stack.enter_async_context(_running("imports", jobs.run))
+    return jobs
 
 
 @asynccontextmanager

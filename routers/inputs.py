@@ -11,14 +11,11 @@ from uuid import UUID
 from pydantic import AfterValidator, StringConstraints
 from pydantic_core import PydanticCustomError
 
+from core.capture import MOST_METADATA_BYTES, MOST_METADATA_LEVELS, MOST_SHORT, MOST_TEXT_BYTES
 from core.errors import InvalidInput
 from storage.memory_store import Filters
 
 MIB = 1024 * 1024
-MOST_TEXT_BYTES = MIB
-MOST_METADATA_BYTES = 16 * 1024
-# Far below the depth at which it could be read in and not be written out again.
-MOST_METADATA_LEVELS = 32
 # JSON may need three bytes for one of text: an emoji's 4 bytes are 12 as escapes.
 MOST_BODY_BYTES = 4 * MIB
 
@@ -86,7 +83,7 @@ def _texts(value: Any, levels: int) -> Iterator[str]:
 LongText = Annotated[str, AfterValidator(_bounded)]
 Prompt = Annotated[LongText, AfterValidator(_not_blank)]
 ShortText = Annotated[
-    str, StringConstraints(min_length=1, max_length=500), AfterValidator(storable)
+    str, StringConstraints(min_length=1, max_length=MOST_SHORT), AfterValidator(storable)
 ]
 Url = Annotated[str, StringConstraints(max_length=2_000), AfterValidator(storable)]
 Provider = Annotated[

@@ -406,6 +406,10 @@ ATTEMPTS = {
     "GET /sync/since": Attempt(200),
     "GET /conversations": Attempt(200),
     "GET /conversations/{conversation_id}": Attempt(404),
+    "POST /import": Attempt(202, {"prompt": "{memory}"}),
+    "GET /import": Attempt(200),
+    "GET /import/{import_id}": Attempt(404),
+    "POST /import/{import_id}/cancel": Attempt(404),
     "GET /usage": Attempt(200),
     "GET /healthz": Attempt(200, public=True),
     "GET /readyz": Attempt(200, public=True),
@@ -456,6 +460,7 @@ async def test_no_route_gives_or_changes_what_is_anothers(
         "{memory_id}": memory["id"],
         "{conversation_id}": chat,
         "{number}": "1",
+        "{import_id}": await an_import_of(client, alice) if "{import_id}" in name else "",
         "{email}": user["email"],
     }
 
@@ -476,8 +481,13 @@ async def test_no_route_gives_or_changes_what_is_anothers(
         assert stranger.status_code == 401
 
 
+async def an_import_of(client: httpx.AsyncClient, user: Headers) -> str:
+    answer = await client.post("/import", content=b'{"prompt": ""}', headers=user)
+    return str(answer.json()["data"]["id"])
+
+
 async def everything_of(client: httpx.AsyncClient, user: Headers) -> list[Any]:
-    paths = ("/memories", "/conversations", "/auth/v1/user")
+    paths = ("/memories", "/trash", "/conversations", "/auth/v1/user")
     answers = [await client.get(path, headers=user) for path in paths]
     found = await client.post("/search", json={"query": "secret"}, headers=user)
     assert {answer.status_code for answer in (*answers, found)} == {200}

@@ -1,0 +1,81 @@
+"""JSON Lines: our own export, and the plain form that anybody can write."""
+
+import binascii
+import json
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from core.importers.byte_stream import ByteStream, Utf8
+from core.importers.turns import Damaged, Turn, Unit, Unusable, a_dict, a_text, a_time
+
+EXPECTED = "JSON Lines (each line an object with `prompt`, `response` or both)"
+
+
+def recognises(keys: set[str]) -> bool:
+    return bool({"prompt", "response"} & keys)
+
+
+def read(stream: ByteStream, keys: set[str]) -> Iterator[Unit]:
+    for line in Utf8(stream).lines():
+        try:
+            memory = _loads(line) if line.strip() else None
+        except (ValueError, RecursionError):
+            if not line.endswith("\n"):
+                raise Damaged(stream.damage or "cut") from None
+            yield Unusable("not_json", failed=True)
+            continue
+        if memory is not None:
+            yield _turn(a_dict(memory))
+
+
+def _loads(line: str) -> Any:
+    """The standard library's parser takes halves of surrogate pairs, which are mended later."""
+    try:
+        return orjson.loads(line)
+    except ValueError:
+        return json.loads(line)
+
+
+def _turn(memory: dict[str, Any]) -> Unit:
+    prompt, response = memory.get("prompt"), memory.get("response")
+    if not a_text(prompt).strip() and not a_text(response).strip():
+        return Unusable("no_text")
+    captured = a_dict(memory.get("captured"))
+    named = a_text(memory.get("id"))
+    return Turn(
+        provider=a_text(memory.get("provider")) or "unknown",
+        prompt=a_text(prompt) or None,
+        response=a_text(response) or None,
+        occurred_at=a_time(memory.get("occurred_at")),
+        message_id=a_text(memory.get("message_id")) or (named if not _uuid(named) else None),
+        model=a_text(memory.get("model")) or None,
+        conversation_id=a_text(memory.get("conversation_id")) or None,
+        conversation_title=a_text(memory.get("conversation_title")) or None,
+        url=a_text(memory.get("url")) or None,
+        status="partial" if memory.get("status") == "partial" else "complete",
+        metadata=a_dict(memory.get("metadata")),
+        id=_uuid(named),
+        source=a_text(memory.get("source")) or None,
+        edited=memory.get("edited") is True,
+        captured={
+            side: _hash(captured[side]) for side in ("prompt", "response") if side in captured
+        },
+    )
+
+
+def _uuid(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
+
+
+def _hash(value: Any) -> bytes | None:
+    try:
+        read = binascii.unhexlify(a_text(value))
+    except (binascii.Error, ValueError):
+        return None
+    return read if len(read) == 32 else None
