@@ -12,17 +12,20 @@ from core import errors
 from core.config import Settings
 from core.resources import Resources, open_resources
 from routers import (
+    account,
     answers,
     conversations,
     edge,
     health,
     imports,
     local_auth,
+    mcp,
     memories,
     pages,
     saving,
     search,
     sync,
+    tokens,
     trash,
     usage,
 )
@@ -35,7 +38,10 @@ ROUTERS = (
     conversations,
     sync,
     imports,
+    tokens,
+    mcp,
     usage,
+    account,
     health,
     local_auth,
     pages,

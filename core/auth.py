@@ -6,7 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 from uuid import UUID
 
 import jwt
@@ -19,7 +19,9 @@ from core.jwks import KeySource, PublicKey
 MAX_TOKEN = 8192  # characters
 LEEWAY = 30  # seconds between two machines' clocks
 CACHE_FOR = 300  # seconds
+JUST_NOW = 600  # seconds
 CACHE_SIZE = 10_000
+NO_PROOF = ("token_refresh", "anonymous")
 MIN_SECRET = 32  # bytes, as RFC 7518 demands for HS256
 
 COMPACT = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
@@ -27,13 +29,29 @@ COMPACT = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
 Seconds = Annotated[float, Field(allow_inf_nan=False)]
 
 
+# What a personal API token may do; whoever signed in may do all of it.
+Scope = Literal["read", "write", "chat"]
+ALL_SCOPES: frozenset[Scope] = frozenset(get_args(Scope))
+
+
 @dataclass(frozen=True, slots=True)
 class User:
-    """Who asks. `email` is for display: it proves nothing and may change."""
+    """Who asks. `email` is for display: it proves nothing and may change.
+
+    `token_id` is that of the personal API token, None of somebody who signed in.
+    `signed_in_at`, in seconds since the epoch, is when the user last proved who it is.
+    """
 
     id: UUID
     session_id: UUID | None
     email: str | None
+    scopes: frozenset[Scope] = ALL_SCOPES
+    token_id: UUID | None = None
+    signed_in_at: float | None = None
+
+
+def signed_in_just_now(user: User) -> bool:
+    return user.signed_in_at is not None and time.time() - user.signed_in_at <= JUST_NOW
 
 
 class Claims(BaseModel):
@@ -53,6 +71,21 @@ class Claims(BaseModel):
     nbf: Seconds | None = None
     session_id: UUID | None = None
     email: str | None = None
+    # Added to by others' hooks, so that nothing is refused for what is in it.
+    amr: object = None
+
+    @property
+    def signed_in_at(self) -> float | None:
+        """The last proof of who it is; a token that was merely refreshed is none."""
+        entries = self.amr if isinstance(self.amr, list) else []
+        times = [
+            entry["timestamp"]
+            for entry in entries
+            if isinstance(entry, dict)
+            and type(entry.get("timestamp")) in (int, float)
+            and entry.get("method") not in NO_PROOF
+        ]
+        return max(times, default=None)
 
 
 class TokenVerifier:
@@ -87,9 +120,15 @@ class TokenVerifier:
         user = self._remembered(digest)
         if user is None:
             claims = await self._claims(token)
-            user = User(claims.sub, claims.session_id, claims.email or None)
+            email, signed_in_at = claims.email or None, claims.signed_in_at
+            user = User(claims.sub, claims.session_id, email, signed_in_at=signed_in_at)
             self._remember(digest, user, claims.exp)
         return user
+
+    def forget(self, user_id: UUID) -> None:
+        mine = [digest for digest, (user, _) in self._verified.items() if user.id == user_id]
+        for digest in mine:
+            del self._verified[digest]
 
     def _remembered(self, digest: bytes) -> User | None:
         self._keys.refresh_soon()

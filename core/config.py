@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import AliasChoices, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,6 +40,9 @@ class Settings(BaseSettings):
     supabase_url: str | None = None
     supabase_jwks_url: str | None = None
     supabase_jwt_secret: SecretStr | None = None
+    supabase_secret_key: SecretStr | None = Field(
+        None, validation_alias=AliasChoices("supabase_secret_key", "supabase_key")
+    )
     auth_disable_signup: bool = False
     auth_public_url: str | None = None
     access_token_seconds: int = Field(3600, ge=60, le=86_400)

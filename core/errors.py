@@ -26,8 +26,26 @@ class Unauthorized(AppError):
     status, code, message = 401, "UNAUTHORIZED", "The access token is missing, expired or not ours."
 
 
+class AccountErased(Unauthorized):
+    message = "This account was erased."
+
+
+class SignInAgain(AppError):
+    status, code = 403, "SIGN_IN_AGAIN"
+    message = "Sign in again, or send your password: this cannot be undone."
+
+
 class Forbidden(AppError):
     status, code, message = 403, "FORBIDDEN", "That belongs to somebody else."
+
+
+class MissingScope(AppError):
+    status, code, message = 403, "MISSING_SCOPE", "This token was not given the scope for that."
+
+
+class SignInRequired(AppError):
+    status, code = 403, "SIGN_IN_REQUIRED"
+    message = "A personal token may not do this: sign in, and use your access token."
 
 
 class NotFound(AppError):
@@ -50,6 +68,10 @@ class ResyncRequired(AppError):
 class ChangedMeanwhile(AppError):
     status, code = 412, "CHANGED_MEANWHILE"
     message = "The memory is no longer as you read it; `details.memory` is how it stands."
+
+
+class TooManyTokens(AppError):
+    status, code, message = 409, "TOO_MANY_TOKENS", "You have as many tokens as a person may have."
 
 
 class TooLarge(AppError):

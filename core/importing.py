@@ -97,6 +97,8 @@ class Importer:
                 done.skipped += not item.failed
         async with acting_as(self._pool, self._user_id) as conn:
             numbers = await memory_store.take_numbers(conn, {self._user_id: len(turns)})
+            if self._user_id not in numbers:
+                raise Stopped
             await self._write_turns(conn, turns, numbers[self._user_id], done, reasons)
             done.reasons = reasons
             if not await imports.advance(conn, self._user_id, self._job_id, done):

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 from uuid import UUID
 
 from core.capture import content_hash, is_edited, text_hash
-from core.errors import ChangedMeanwhile, Forbidden, NotFound
+from core.errors import AccountErased, ChangedMeanwhile, Forbidden, NotFound
 from storage import memory_store, versions
 from storage.database import Connection, Pool, acting_as
 from storage.memory_store import Memory, Row
@@ -39,10 +39,10 @@ async def edit(
     Raises ChangedMeanwhile where `if_match` is given and is not the ETag of what stands.
     """
     async with acting_as(pool, user_id) as conn:
-        numbers = await memory_store.take_numbers(conn, {user_id: 1})
+        number = await lock(conn, user_id)
         if if_match is not None:
             await _must_match(conn, user_id, memory_id, if_match)
-        return await _edit(conn, user_id, memory_id, changes, numbers[user_id])
+        return await _edit(conn, user_id, memory_id, changes, number)
 
 
 async def _must_match(conn: Connection, user_id: UUID, memory_id: UUID, if_match: str) -> None:
@@ -100,23 +100,31 @@ async def restore_version(pool: Pool, user_id: UUID, memory_id: UUID, number: in
     """Make a memory what it was; what it is becomes a version. A text that it did not have yet
     stays as it is."""
     async with acting_as(pool, user_id) as conn:
-        numbers = await memory_store.take_numbers(conn, {user_id: 1})
+        change_seq = await lock(conn, user_id)
         version = await versions.read(conn, user_id, memory_id, number)
         if version is None:
             await refuse(conn, memory_id)
         changes = {"conversation_title": version.conversation_title, "metadata": version.metadata}
         texts = {"prompt": version.prompt, "response": version.response}
         changes |= {side: text for side, text in texts.items() if text is not None}
-        return await _edit(conn, user_id, memory_id, changes, numbers[user_id])
+        return await _edit(conn, user_id, memory_id, changes, change_seq)
 
 
 async def delete(pool: Pool, user_id: UUID, memory_id: UUID) -> None:
     """Move a memory to the trash; everywhere else it is gone with the COMMIT."""
     async with acting_as(pool, user_id) as conn:
-        numbers = await memory_store.take_numbers(conn, {user_id: 1})
+        number = await lock(conn, user_id)
         await versions.keep(conn, user_id, memory_id, deleting=True)
-        if not await memory_store.delete(conn, user_id, memory_id, numbers[user_id]):
+        if not await memory_store.delete(conn, user_id, memory_id, number):
             await refuse(conn, memory_id)
+
+
+async def lock(conn: Connection, user_id: UUID, count: int = 1) -> int:
+    """Lock the user, and return the last of the numbers of `count` changes."""
+    numbers = await memory_store.take_numbers(conn, {user_id: count})
+    if user_id not in numbers:
+        raise AccountErased
+    return numbers[user_id]
 
 
 async def refuse(conn: Connection, memory_id: UUID) -> NoReturn:

@@ -13,6 +13,7 @@ from uuid import UUID
 import structlog
 
 from core.config import Settings
+from core.errors import AccountErased
 from storage import usage
 from storage.counters import ALLOWED, DAY, Ask, Count
 from storage.database import DATABASE_AWAY, Pool, acting_as_meter
@@ -30,6 +31,7 @@ class Plan(NamedTuple):
     tier: str
     per_minute: int
     per_day: int
+    erased: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -80,17 +82,24 @@ class Plans:
         self._closing = asyncio.Event()
 
     async def find(self, user_id: UUID) -> Account:
-        """Raise what means that the database is away, for a user who is not known yet."""
+        """Raise AccountErased, or for an unknown user what means that the database is away."""
         account = self._accounts.get(user_id)
-        if account is not None and time.monotonic() - account.read_at < FRESH:
-            return account
-        try:
-            await self._read_soon(user_id)
-        except DATABASE_AWAY:
-            if account is None:
-                raise
-            return account
-        return self._accounts[user_id]
+        if account is None or time.monotonic() - account.read_at >= FRESH:
+            try:
+                await self._read_soon(user_id)
+            except DATABASE_AWAY:
+                if account is None:
+                    raise
+            account = self._accounts.get(user_id, account)
+        if account is None or account.plan.erased:
+            raise AccountErased
+        return account
+
+    def forget(self, user_id: UUID) -> None:
+        """Of an erased account; use that is still to be written is refused there."""
+        account = self._accounts.pop(user_id, None)
+        if account is not None:
+            self._active.discard(account)
 
     def note(self, account: Account, count: Count, cost: int) -> None:
         """Keep what the counters said; `cost` was spent."""
@@ -116,7 +125,7 @@ class Plans:
 
     async def write(self) -> None:
         """Write the use of active accounts, and read them anew."""
-        active, past = list(self._active), self._of_past_days
+        active, past = list(self._active), list(self._of_past_days)
         current = [(a, a.unwritten_use()) for a in active if a.unwritten or a.refused]
         used = past + [use for _, use in current]
         if used:
@@ -178,11 +187,12 @@ class Plans:
             account.used = max(account.used, found.requests + account.unwritten)
 
     def _plan_of(self, found: Entitlement) -> Plan:
-        tier, per_minute, per_day = self._tiers[found.tier or self._default]
+        tier, per_minute, per_day, _ = self._tiers[found.tier or self._default]
         return Plan(
             tier,
             per_minute if found.per_minute is None else found.per_minute,
             per_day if found.per_day is None else found.per_day,
+            found.erased,
         )
 
     def _turn_to(self, account: Account, day: int) -> None:

@@ -31,6 +31,8 @@ PROBE = Ask(UUID(int=0), per_minute=1_000, per_day=1_000_000_000, day=0, used=0)
 class SharedCounters(Protocol):
     async def spend(self, ask: Ask) -> Count: ...
 
+    async def forget(self, user_id: UUID) -> None: ...
+
 
 class Breaker:
     """Open after FAILURES failures in a row, or one time-out, until a call succeeds."""
@@ -102,6 +104,13 @@ class RateLimiter:
         """Look, and spend nothing."""
         account = await self._plans.find(user_id)
         return standing(account.plan, await self._count(account, 0))
+
+    async def forget(self, user_id: UUID) -> None:
+        """What cannot be reached in Redis now expires by midnight UTC."""
+        self._plans.forget(user_id)
+        self._local.forget(user_id)
+        if self._remote is not None:
+            await self._remote.forget(user_id)
 
     async def run(self) -> None:
         """While Redis is away, ask for it in the background: no request waits for the answer."""

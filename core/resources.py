@@ -6,6 +6,7 @@ import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from uuid import UUID
 
 import httpx
 import structlog
@@ -14,6 +15,7 @@ from core.auth import TokenVerifier
 from core.config import Settings, SettingsError
 from core.embedding_worker import EmbeddingWorker
 from core.embeddings import Embedder, make_embedder
+from core.erasure import Erasures
 from core.import_jobs import ImportJobs
 from core.jwks import RemoteKeys
 from core.local_auth import LocalAuth
@@ -22,6 +24,8 @@ from core.rate_limiter import RateLimiter
 from core.retrieval import Retrieval
 from core.save_queue import SaveQueue
 from core.signing_keys import load_or_create_keys
+from core.supabase_users import supabase_users
+from core.tokens import ApiTokens
 from core.traffic import Traffic
 from storage.counters import LocalCounters
 from storage.database import DATABASE_AWAY, Pool, open_pool
@@ -36,6 +40,7 @@ class Resources:
     db: Pool
     http: httpx.AsyncClient
     verifier: TokenVerifier
+    tokens: ApiTokens
     limiter: RateLimiter
     local_auth: LocalAuth | None
     embedder: Embedder | None
@@ -44,6 +49,7 @@ class Resources:
     retrieval: Retrieval
     imports: ImportJobs
     traffic: Traffic
+    erasures: Erasures
 
 
 @asynccontextmanager
@@ -56,16 +62,8 @@ async def open_resources(
     line for the operator.
     """
     async with AsyncExitStack() as stack:
-        embedder = make_embedder(settings)
-        if settings.embedder == "local":
-            from core.minilm import prepare_in_child
-
-            await asyncio.to_thread(prepare_in_child, settings.model_dir)
-        url = await _database_url(settings, stack, report)
-        await _migrate(url, report)
-        db = await stack.enter_async_context(
-            open_pool(url, settings.database_pool_min, settings.database_pool_max)
-        )
+        embedder = await _embedder(settings, stack)
+        db, url = await _database(settings, stack, report)
         http = await stack.enter_async_context(httpx.AsyncClient(timeout=30))
         verifier, local_auth = await _auth(settings, db, http, stack)
         limiter = await _limiter(settings, db, stack)
@@ -74,27 +72,50 @@ async def open_resources(
         saves = SaveQueue(db, on_saved=worker.wake if worker else None)
         retrieval = Retrieval(db, embedder, settings.index_memory_mb * 1024 * 1024)
         stack.callback(retrieval.close)
-        if embedder:
-            stack.push_async_callback(embedder.aclose)
+        forget = _forgetting(verifier, limiter, retrieval)
+        erasures = Erasures(db, forget, local_auth, supabase_users(settings, http))
+        await stack.enter_async_context(_running("erasures", erasures.run))
         if worker:
             await stack.enter_async_context(_running("embedding", worker.run))
         await stack.enter_async_context(_running("saves", saves.run, saves.close))
         imports = await _imports(ImportJobs(db, url, settings), stack)
         _spare_the_collector()
         yield Resources(
-            settings,
-            db,
-            http,
-            verifier,
-            limiter,
-            local_auth,
-            embedder,
-            worker,
-            saves,
-            retrieval,
-            imports,
-            traffic,
+            settings=settings,
+            db=db,
+            http=http,
+            verifier=verifier,
+            tokens=ApiTokens(db),
+            limiter=limiter,
+            local_auth=local_auth,
+            embedder=embedder,
+            worker=worker,
+            saves=saves,
+            retrieval=retrieval,
+            imports=imports,
+            traffic=traffic,
+            erasures=erasures,
         )
+
+
+async def _embedder(settings: Settings, stack: AsyncExitStack) -> Embedder | None:
+    embedder = make_embedder(settings)
+    if settings.embedder == "local":
+        from core.minilm import prepare_in_child
+
+        await asyncio.to_thread(prepare_in_child, settings.model_dir)
+    if embedder:
+        stack.push_async_callback(embedder.aclose)
+    return embedder
+
+
+async def _database(
+    settings: Settings, stack: AsyncExitStack, report: Callable[[str], None]
+) -> tuple[Pool, str]:
+    url = await _database_url(settings, stack, report)
+    await _migrate(url, report)
+    pool = open_pool(url, settings.database_pool_min, settings.database_pool_max)
+    return await stack.enter_async_context(pool), url
 
 
 async def _database_url(
@@ -164,6 +185,17 @@ def _spare_the_collector() -> None:
 async def _imports(jobs: ImportJobs, stack: AsyncExitStack) -> ImportJobs:
     await stack.enter_async_context(_running("imports", jobs.run))
     return jobs
+
+
+def _forgetting(
+    verifier: TokenVerifier, limiter: RateLimiter, retrieval: Retrieval
+) -> Callable[[UUID], Awaitable[None]]:
+    async def forget(user_id: UUID) -> None:
+        retrieval.forget(user_id)
+        verifier.forget(user_id)
+        await limiter.forget(user_id)
+
+    return forget
 
 
 @asynccontextmanager

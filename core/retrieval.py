@@ -13,8 +13,9 @@ import numpy as np
 import structlog
 
 from core.embeddings import Embedder, EmbedderUnavailable, TextRefused
+from core.hits import Hit, Why, newer_first, with_duplicates
 from core.ranking import Rank, Ranked, rank
-from core.snippets import Segment, snippet
+from core.snippets import snippet
 from core.time_hints import Period, period
 from storage import analyzer, change_feed, memory_store
 from storage.database import Connection, Pool, acting_as
@@ -25,30 +26,10 @@ log = structlog.get_logger()
 
 # A hop to another thread costs about as much as scanning this many vectors.
 INLINE_VECTORS = 2_000
+# Hits that say the same as one above them are shown with it, and the next ones take their places.
+RANKED_FOR_ONE_SHOWN = 3
 # Tokenising so little text is over before anybody else notices.
 INLINE_CHARACTERS = 20_000
-
-
-@dataclass(frozen=True, slots=True)
-class Why:
-    """`dense` is the best cosine, or None while not embedded; `lexical` the share of the query's
-    rare words that one side of the memory holds. `time` and `conversation` are what the time
-    named in the query and the rest of its conversation added to the score."""
-
-    dense: float | None
-    lexical: float
-    time: float
-    conversation: float
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    memory: Memory
-    score: float
-    relevant: bool
-    matched: Literal["prompt", "response"]
-    snippet: list[Segment]
-    why: Why
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,15 +111,12 @@ class Retrieval:
                 # It may have been left between two changes; Postgres has it all.
                 self._cached.pop(user_id, None)
                 raise
-            found = await self._rank(cached.index, asked, filters, limit)
-            ids = [item.memory_id for item in found]
-            memories = {m.id: m for m in await memory_store.read_many(conn, user_id, ids)}
+            found = await self._rank(cached.index, asked, filters, limit * RANKED_FOR_ONE_SHOWN)
+            hits = await _read(conn, user_id, found, set(asked.terms), limit)
         self._keep_within_budget()
-        hits = [
-            _hit(memories[item.memory_id], item, set(asked.terms))
-            for item in found
-            if item.memory_id in memories
-        ]
+        if asked.period is None:
+            # Who names a time wants what was true then.
+            hits = newer_first(hits, set(asked.terms))
         return Recall(hits, semantic=asked.vector is not None)
 
     async def _embed(self, query: str) -> np.ndarray | None:
@@ -149,6 +127,9 @@ class Retrieval:
         except (EmbedderUnavailable, TextRefused) as error:
             log.warning("query_not_embedded", error=type(error).__name__)
             return None
+
+    def forget(self, user_id: UUID) -> None:
+        self._cached.pop(user_id, None)
 
     def _of(self, user_id: UUID) -> _Cached:
         cached = self._cached.get(user_id)
@@ -216,6 +197,21 @@ class Retrieval:
 def _found(index: UserIndex, evidence: Evidence, item: Ranked) -> _Found:
     number = int(evidence.best_chunk[item.slot])
     return _Found(index.ids[item.slot], item, index.chunk_place(number) if number >= 0 else None)
+
+
+async def _read(
+    conn: Connection, user_id: UUID, found: list[_Found], wanted: set[str], limit: int
+) -> list[Hit]:
+    hits: list[Hit] = []
+    while found and len(hits) < limit:
+        page, found = found[: limit - len(hits)], found[limit - len(hits) :]
+        ids = [item.memory_id for item in page]
+        memories = {m.id: m for m in await memory_store.read_many(conn, user_id, ids)}
+        alive = (item for item in page if item.memory_id in memories)
+        hits = with_duplicates(
+            hits + [_hit(memories[item.memory_id], item, wanted) for item in alive]
+        )
+    return hits
 
 
 def _hit(memory: Memory, found: _Found, wanted: set[str]) -> Hit:

@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from core.memories import refuse
+from core.memories import lock, refuse
 from storage import memory_store, trash
 from storage.database import Connection, Pool, acting_as, acting_as_worker
 from storage.memory_store import Memory
@@ -17,8 +17,8 @@ BATCH = 500
 
 async def restore(pool: Pool, user_id: UUID, memory_id: UUID) -> Memory:
     async with acting_as(pool, user_id) as conn:
-        numbers = await memory_store.take_numbers(conn, {user_id: 1})
-        if not await trash.restore(conn, user_id, memory_id, numbers[user_id]):
+        number = await lock(conn, user_id)
+        if not await trash.restore(conn, user_id, memory_id, number):
             await refuse(conn, memory_id)
         return await memory_store.read(conn, user_id, memory_id) or await refuse(conn, memory_id)
 
@@ -26,7 +26,7 @@ async def restore(pool: Pool, user_id: UUID, memory_id: UUID) -> Memory:
 async def purge(pool: Pool, user_id: UUID, memory_id: UUID) -> None:
     """Forget one deleted memory now."""
     async with acting_as(pool, user_id) as conn:
-        await memory_store.take_numbers(conn, {user_id: 0})
+        await lock(conn, user_id, 0)
         if not await trash.purge(conn, user_id, 1, memory_id=memory_id):
             await refuse(conn, memory_id)
 
@@ -52,7 +52,7 @@ async def _in_batches(
     purged = 0
     while True:
         async with begin() as conn:
-            await memory_store.take_numbers(conn, {user_id: 0})
+            await lock(conn, user_id, 0)
             gone = await trash.purge(conn, user_id, BATCH, before=before)
         purged += gone
         if gone < BATCH:

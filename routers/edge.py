@@ -131,6 +131,9 @@ class Edge:
                     "apikey",
                     "x-client-info",
                     API_VERSION,
+                    "mcp-protocol-version",
+                    "mcp-method",
+                    "mcp-name",
                 ),
                 expose_headers=(
                     "etag",

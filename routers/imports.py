@@ -19,7 +19,7 @@ from core.errors import (
 )
 from core.import_jobs import Standing
 from routers.answers import METERED, Answer, failures
-from routers.deps import Caller, FreeCaller
+from routers.deps import FreeReader, FreeWriter, Writer
 from routers.inputs import ShortText
 from routers.uploads import file_in_form
 from storage.imports import Job
@@ -92,7 +92,7 @@ def _live(standing: Standing) -> LiveImport:
     responses=failures(Conflict, TooLarge, TooSlow, *METERED),
 )
 async def import_file(
-    request: Request, caller: Caller, name: Annotated[ShortText | None, Query()] = None
+    request: Request, caller: Writer, name: Annotated[ShortText | None, Query()] = None
 ) -> Answer[Import]:
     """Upload an export, as a form's file or as the body itself; it is imported behind the answer.
     Whatever it holds, it costs one request."""
@@ -106,19 +106,19 @@ async def import_file(
 
 
 @router.get("")
-async def list_imports(caller: FreeCaller) -> Answer[Imports]:
+async def list_imports(caller: FreeReader) -> Answer[Imports]:
     """List the latest 50 imports and all unfinished ones, the latest first."""
     jobs = await caller.resources.imports.listed(caller.user.id)
     return Answer(data=Imports(imports=[_import(job) for job in jobs]))
 
 
 @router.get("/{import_id}", responses=failures(NotFound))
-async def read_import(import_id: UUID, caller: FreeCaller) -> Answer[LiveImport]:
+async def read_import(import_id: UUID, caller: FreeReader) -> Answer[LiveImport]:
     """How far an import is."""
     return Answer(data=_live(await caller.resources.imports.read(caller.user.id, import_id)))
 
 
 @router.post("/{import_id}/cancel", responses=failures(NotFound))
-async def cancel_import(import_id: UUID, caller: FreeCaller) -> Answer[LiveImport]:
+async def cancel_import(import_id: UUID, caller: FreeWriter) -> Answer[LiveImport]:
     """Stop an import; what it has brought stays."""
     return Answer(data=_live(await caller.resources.imports.cancel(caller.user.id, import_id)))

@@ -19,7 +19,7 @@ from core.errors import (
     Unavailable,
 )
 from routers.answers import METERED, Answer, failures
-from routers.deps import Caller, FreeCaller
+from routers.deps import FreeWriter, Reader, Writer
 from routers.inputs import (
     LongText,
     Metadata,
@@ -80,7 +80,7 @@ def make_page(found: list[Memory], limit: int) -> Page:
 
 @router.get("")
 async def list_memories(
-    caller: Caller,
+    caller: Reader,
     limit: Limit = 20,
     cursor: str | None = None,
     provider: Annotated[Provider | None, Query()] = None,
@@ -97,7 +97,7 @@ async def list_memories(
 
 
 @router.get("/{memory_id}", responses=failures(Forbidden, RateLimitExceeded, NotFound))
-async def read_memory(memory_id: UUID, caller: Caller, response: Response) -> Answer[Memory]:
+async def read_memory(memory_id: UUID, caller: Reader, response: Response) -> Answer[Memory]:
     """Read a memory; its `ETag` names this state of it, for `If-Match`."""
     memory = await memories.read(caller.resources.db, caller.user.id, memory_id)
     return _stated(memory, response)
@@ -110,7 +110,7 @@ async def read_memory(memory_id: UUID, caller: Caller, response: Response) -> An
 async def edit_memory(
     memory_id: UUID,
     changes: Changes,
-    caller: Caller,
+    caller: Writer,
     response: Response,
     if_match: Annotated[str | None, Header(max_length=1_000)] = None,
 ) -> Answer[Memory]:
@@ -129,7 +129,7 @@ def _stated(memory: Memory, response: Response) -> Answer[Memory]:
 
 
 @router.delete("/{memory_id}", responses=failures(Forbidden, NotFound))
-async def delete_memory(memory_id: UUID, caller: FreeCaller) -> Answer[None]:
+async def delete_memory(memory_id: UUID, caller: FreeWriter) -> Answer[None]:
     """Move a memory to the trash; it is gone from everywhere else at once, and no retry brings it
     back."""
     await memories.delete(caller.resources.db, caller.user.id, memory_id)
@@ -137,7 +137,7 @@ async def delete_memory(memory_id: UUID, caller: FreeCaller) -> Answer[None]:
 
 
 @router.get("/{memory_id}/versions", responses=failures(Forbidden, RateLimitExceeded, NotFound))
-async def list_versions(memory_id: UUID, caller: Caller) -> Answer[Versions]:
+async def list_versions(memory_id: UUID, caller: Reader) -> Answer[Versions]:
     """List what a memory was before it was edited, the latest first."""
     found = await memories.list_versions(caller.resources.db, caller.user.id, memory_id)
     return Answer(data=Versions(versions=found))
@@ -150,7 +150,7 @@ async def list_versions(memory_id: UUID, caller: Caller) -> Answer[Versions]:
 async def restore_version(
     memory_id: UUID,
     number: Annotated[int, Path(ge=1, le=2**31 - 1)],
-    caller: Caller,
+    caller: Writer,
     response: Response,
 ) -> Answer[Memory]:
     """Make a memory again what it was; what it is now stays a version."""

@@ -10,7 +10,7 @@ from core import sync
 from core.errors import InvalidInput, ResyncRequired, Unauthorized, Unavailable
 from core.sync import Cursor
 from routers.answers import METERED, Answer, failures
-from routers.deps import Caller
+from routers.deps import Reader
 from routers.inputs import bad_cursor, text_cursor, texts_of
 from storage.memory_store import Memory
 
@@ -37,7 +37,7 @@ class Changes(BaseModel):
 
 @router.get("/since")
 async def changes_since(
-    caller: Caller,
+    caller: Reader,
     cursor: str | None = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> Answer[Changes]:

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from core import trash
 from core.errors import Forbidden, InvalidInput, NotFound, Unauthorized, Unavailable
 from routers.answers import METERED, Answer, failures
-from routers.deps import Caller, FreeCaller
+from routers.deps import FreeWriter, Reader, Writer
 from routers.inputs import cursor_of, memory_cursor
 from storage import trash as trash_store
 from storage.database import acting_as
@@ -42,7 +42,7 @@ class Purged(BaseModel):
 
 @router.get("", responses=failures(*METERED))
 async def list_trash(
-    caller: Caller, limit: Annotated[int, Query(ge=1, le=100)] = 20, cursor: str | None = None
+    caller: Reader, limit: Annotated[int, Query(ge=1, le=100)] = 20, cursor: str | None = None
 ) -> Answer[TrashPage]:
     """List what was deleted within 30 days, the latest first."""
     start = memory_cursor(cursor)
@@ -58,7 +58,7 @@ async def list_trash(
 
 
 @router.post("/{memory_id}/restore", responses=failures(Forbidden, NotFound, *METERED))
-async def restore_memory(memory_id: UUID, caller: Caller) -> Answer[Memory]:
+async def restore_memory(memory_id: UUID, caller: Writer) -> Answer[Memory]:
     """Bring a memory back as it was. Search finds it at once by words and soon by meaning."""
     restored = await trash.restore(caller.resources.db, caller.user.id, memory_id)
     if caller.resources.worker:
@@ -67,13 +67,13 @@ async def restore_memory(memory_id: UUID, caller: Caller) -> Answer[Memory]:
 
 
 @router.delete("/{memory_id}", responses=failures(Forbidden, NotFound))
-async def purge_memory(memory_id: UUID, caller: FreeCaller) -> Answer[None]:
+async def purge_memory(memory_id: UUID, caller: FreeWriter) -> Answer[None]:
     """Forget a deleted memory now. Nothing brings it back, nor any retry."""
     await trash.purge(caller.resources.db, caller.user.id, memory_id)
     return Answer(data=None)
 
 
 @router.delete("")
-async def empty_trash(caller: FreeCaller) -> Answer[Purged]:
+async def empty_trash(caller: FreeWriter) -> Answer[Purged]:
     """Forget all that was deleted, now."""
     return Answer(data=Purged(purged=await trash.empty(caller.resources.db, caller.user.id)))

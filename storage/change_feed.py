@@ -52,7 +52,7 @@ async def since(conn: Connection, user_id: UUID, change_seq: int) -> Feed:
           LEFT JOIN LATERAL (
                 SELECT * FROM memory_layer.memories
                  WHERE user_id = $1 AND change_seq > $2 ORDER BY change_seq LIMIT $3) m ON true
-         WHERE s.user_id = $1
+         WHERE s.user_id = $1 AND s.erased_at IS NULL
          ORDER BY m.change_seq
         """,
         user_id,

@@ -113,6 +113,9 @@ class LocalCounters:
     def clear(self) -> None:
         self._users.clear()
 
+    def forget(self, user_id: UUID) -> None:
+        self._users.pop(user_id, None)
+
     def spend(self, ask: Ask) -> Count:
         now = self._clock()
         use = self._use_of(ask, now // DAY)

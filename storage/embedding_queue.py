@@ -103,7 +103,9 @@ async def give_up_on_deadly(pool: Pool) -> None:
 async def finish(pool: Pool, leased: Leased, model: str, chunks: Sequence[EmbeddedChunk]) -> bool:
     """Store the vectors if the memory still holds the text they were made of; say whether."""
     async with acting_as_worker(pool) as conn:
-        number = (await take_numbers(conn, {leased.user_id: 1}))[leased.user_id]
+        number = (await take_numbers(conn, {leased.user_id: 1})).get(leased.user_id)
+        if number is None:
+            return False
         done = await conn.execute(
             """
             UPDATE memory_layer.memories

@@ -82,13 +82,14 @@ async def take_numbers(conn: Connection, wanted: Mapping[UUID, int]) -> dict[UUI
     """Lock the users in the order of their ids, and give each the next numbers; return the last.
 
     Every transaction that writes memories begins with this, so none can deadlock with another
-    and the numbers of a user grow in the order of commits.
+    and the numbers of a user grow in the order of commits. An erased account gets none.
     """
     rows = await conn.fetch(
         """
         INSERT INTO memory_layer.user_state AS s (user_id, change_seq)
         SELECT user_id, n FROM unnest($1::uuid[], $2::bigint[]) AS w (user_id, n) ORDER BY user_id
             ON CONFLICT (user_id) DO UPDATE SET change_seq = s.change_seq + EXCLUDED.change_seq
+         WHERE s.erased_at IS NULL
         RETURNING user_id, change_seq
         """,
         list(wanted),

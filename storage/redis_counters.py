@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 from collections.abc import Sequence
+from uuid import UUID
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
@@ -44,6 +45,10 @@ class RedisCounters:
         if self._sender is None:
             self._sender = loop.create_task(self._send_all())
         return await answer
+
+    async def forget(self, user_id: UUID) -> None:
+        with contextlib.suppress(RedisError, OSError):
+            await self._client.delete(*_keys(user_id))
 
     async def aclose(self) -> None:
         if self._sender:
@@ -89,9 +94,12 @@ class RedisCounters:
     async def _run(self, asks: Sequence[Ask]) -> list[object]:
         async with self._client.pipeline(transaction=False) as pipe:
             for user_id, *numbers in asks:
-                keys = f"requests:{{{user_id}}}:minute", f"requests:{{{user_id}}}:day"
-                pipe.evalsha(SHA, 2, *keys, *numbers)
+                pipe.evalsha(SHA, 2, *_keys(user_id), *numbers)
             return list(await pipe.execute(raise_on_error=False))
+
+
+def _keys(user_id: UUID) -> tuple[str, str]:
+    return f"requests:{{{user_id}}}:minute", f"requests:{{{user_id}}}:day"
 
 
 def _settle(answer: asyncio.Future[Count], reply: object) -> None:

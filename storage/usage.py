@@ -5,6 +5,7 @@ from datetime import date
 from typing import NamedTuple
 from uuid import UUID
 
+from storage import erasure
 from storage.database import Connection
 
 
@@ -16,6 +17,7 @@ class Entitlement(NamedTuple):
     per_minute: int | None
     per_day: int | None
     requests: int
+    erased: bool
 
 
 class Use(NamedTuple):
@@ -31,7 +33,8 @@ async def read(conn: Connection, user_ids: Sequence[UUID], day: date) -> list[En
     """Read all of them in one statement; a user whom nothing stands for is among them too."""
     rows = await conn.fetch(
         """
-        SELECT w.user_id, s.tier, s.per_minute, s.per_day, coalesce(d.requests, 0) AS requests
+        SELECT w.user_id, s.tier, s.per_minute, s.per_day, coalesce(d.requests, 0) AS requests,
+               s.erased_at IS NOT NULL AS erased
           FROM unnest($1::uuid[]) AS w (user_id)
           LEFT JOIN memory_layer.user_state s ON s.user_id = w.user_id
           LEFT JOIN memory_layer.daily_use d ON d.user_id = w.user_id AND d.day = $2
@@ -43,12 +46,19 @@ async def read(conn: Connection, user_ids: Sequence[UUID], day: date) -> list[En
 
 
 async def add(conn: Connection, used: Iterable[Use]) -> None:
-    """Add to days, each at most once; in one order, so that replicas cannot deadlock."""
+    """Add to days, each at most once; in one order, so that replicas cannot deadlock.
+
+    Nothing is added to an erased account.
+    """
     ordered = sorted(used)
+    await conn.execute("SELECT pg_advisory_xact_lock_shared($1)", erasure.LOCK)
     await conn.execute(
         """
         INSERT INTO memory_layer.daily_use AS d (user_id, day, requests, refused)
         SELECT * FROM unnest($1::uuid[], $2::date[], $3::bigint[], $4::bigint[])
+                      AS u (user_id, day, requests, refused)
+         WHERE NOT EXISTS (SELECT FROM memory_layer.user_state s
+                            WHERE s.user_id = u.user_id AND s.erased_at IS NOT NULL)
             ON CONFLICT (user_id, day) DO UPDATE SET
                requests = d.requests + EXCLUDED.requests, refused = d.refused + EXCLUDED.refused
         """,

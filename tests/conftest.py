@@ -24,6 +24,7 @@ from main import create_app
 from storage.embedded_postgres import embedded_postgres
 from storage.migrate import migrate
 from tests.browser import browser as browser
+from tests.valkey import Valkey
 
 PASSWORD = "correct horse battery staple"
 
@@ -107,11 +108,33 @@ async def client(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
 Headers = dict[str, str]
 
 
+@pytest.fixture(scope="session")
+def one_valkey() -> Iterator[Valkey]:
+    server = Valkey()
+    server.start()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def valkey(one_valkey: Valkey) -> Valkey:
+    one_valkey.do("FLUSHALL")
+    return one_valkey
+
+
 async def sign_up(client: httpx.AsyncClient, name: str) -> Headers:
     body = {"email": f"{name}-{uuid4().hex[:6]}@example.com", "password": PASSWORD}
     answer = await client.post("/auth/v1/signup", json=body)
     assert answer.status_code == 200, answer.text
     return {"Authorization": f"Bearer {answer.json()['access_token']}"}
+
+
+async def issue_token(client: httpx.AsyncClient, owner: Headers, *scopes: str) -> Headers:
+    """Make a personal API token of these scopes, or of all."""
+    body = {"name": "a program", "scopes": scopes or ("read", "write", "chat")}
+    answer = await client.post("/tokens", json=body, headers=owner)
+    assert answer.status_code == 201, answer.text
+    return {"Authorization": f"Bearer {answer.json()['data']['token']}"}
 
 
 @pytest.fixture
@@ -135,6 +158,7 @@ class Server:
 
     def __init__(self, **settings: str) -> None:
         self.port = free_port()
+        self.database_url = settings.get("DATABASE_URL", "")
         self.url = f"http://127.0.0.1:{self.port}"
         self._settings = {
             "LOG_LEVEL": "warning",
@@ -199,6 +223,19 @@ def make_server(database_url: str) -> Iterator[Callable[..., Server]]:
     yield make
     for server in servers:
         server.close()
+
+
+@pytest.fixture(scope="module")
+async def module_server(cluster: str) -> AsyncIterator[Server]:
+    """One server for all tests of a file, whose people therefore must be new ones in each."""
+    name = f"module_{uuid4().hex[:10]}"
+    await execute(cluster, f"CREATE DATABASE {name} TEMPLATE template")
+    server = Server(DATABASE_URL=url_of(cluster, name))
+    server.start()
+    await asyncio.to_thread(server.wait_until_ready)
+    yield server
+    server.close()
+    await execute(cluster, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture

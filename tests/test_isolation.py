@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 from uuid import uuid4
 
 import httpx
@@ -26,7 +26,7 @@ from core.signing_keys import load_or_create_keys
 from main import create_app
 from storage.database import open_pool
 from storage.versions import MOST_VERSIONS
-from tests.conftest import PASSWORD, Headers
+from tests.conftest import PASSWORD, Headers, issue_token
 
 STEPS = 5_000
 PEOPLE = ("alice", "bob", "carol")
@@ -283,11 +283,14 @@ class ThreePeople(RuleBasedStateMachine):
     def search(self, person: str, word: str, chat: str | None) -> None:
         body = {"query": word, "limit": 100, "conversation_id": chat}
         hits = self.call(person, "POST", "/search", json=body).json()["data"]["hits"]
-        assert {hit["memory"]["id"]: seen(hit["memory"]) for hit in hits} == {
+        expected = {
             memory_id: (mine.prompt, mine.response, mine.chat)
             for memory_id, mine in self.alive(person).items()
             if word in mine.words and chat in (None, mine.chat)
         }
+        shown = {hit["memory"]["id"]: seen(hit["memory"]) for hit in hits}
+        assert shown.items() <= expected.items()
+        assert shown.keys() | duplicates(hits) == expected.keys()
 
     @rule(person=PERSON, other=PERSON)
     def search_for_anothers_words(self, person: str, other: str) -> None:
@@ -297,7 +300,8 @@ class ThreePeople(RuleBasedStateMachine):
             json={"query": self.mark(other), "limit": 100},
             headers=self.headers[person],
         )
-        found = {hit["memory"]["id"] for hit in answer.json()["data"]["hits"]}
+        hits = answer.json()["data"]["hits"]
+        found = {hit["memory"]["id"] for hit in hits} | duplicates(hits)
         assert found == (set(self.alive(person)) if person == other else set())
 
     @rule(person=PERSON)
@@ -324,6 +328,10 @@ class ThreePeople(RuleBasedStateMachine):
         if hasattr(self, "own"):
             for person in PEOPLE:
                 self.list_memories(person, None)
+
+
+def duplicates(hits: list[dict[str, Any]]) -> set[str]:
+    return {memory_id for hit in hits for memory_id in hit["duplicates"]}
 
 
 def seen(memory: dict[str, Any]) -> tuple[str | None, str | None, str | None]:
@@ -381,36 +389,54 @@ class Attempt:
     """Bob asks a route for what is alice's: the answer he gets, and what he sends.
 
     What stands in braces is hers. Who is not signed in is refused unless the route is public.
+    `scope` is what a personal token needs for it; of an `owner` it asks that they sign in.
     """
 
     status: int
     send: dict[str, Any] | None = None
     query: str = ""
     public: bool = False
+    scope: Literal["read", "write", "chat", "any", "owner"] = "read"
 
 
 ATTEMPTS = {
-    "POST /save-prompt": Attempt(201, {"id": "{memory}", "prompt": "p", "provider": "claude"}),
-    "POST /save-response": Attempt(200, {"memory_id": "{memory}", "response": "r"}),
+    "POST /save-prompt": Attempt(
+        201, {"id": "{memory}", "prompt": "p", "provider": "claude"}, scope="write"
+    ),
+    "POST /save-response": Attempt(200, {"memory_id": "{memory}", "response": "r"}, scope="write"),
     "POST /search": Attempt(200, {"query": "secret", "conversation_id": "{chat}"}),
     "GET /memories": Attempt(200, query="?conversation_id={chat}"),
     "GET /memories/{memory_id}": Attempt(403),
-    "PATCH /memories/{memory_id}": Attempt(403, {"prompt": "bob was here"}),
-    "DELETE /memories/{memory_id}": Attempt(403),
+    "PATCH /memories/{memory_id}": Attempt(403, {"prompt": "bob was here"}, scope="write"),
+    "DELETE /memories/{memory_id}": Attempt(403, scope="write"),
     "GET /memories/{memory_id}/versions": Attempt(403),
-    "POST /memories/{memory_id}/versions/{number}/restore": Attempt(403),
+    "POST /memories/{memory_id}/versions/{number}/restore": Attempt(403, scope="write"),
     "GET /trash": Attempt(200),
-    "DELETE /trash": Attempt(200),
-    "POST /trash/{memory_id}/restore": Attempt(403),
-    "DELETE /trash/{memory_id}": Attempt(403),
+    "DELETE /trash": Attempt(200, scope="write"),
+    "POST /trash/{memory_id}/restore": Attempt(403, scope="write"),
+    "DELETE /trash/{memory_id}": Attempt(403, scope="write"),
     "GET /sync/since": Attempt(200),
     "GET /conversations": Attempt(200),
     "GET /conversations/{conversation_id}": Attempt(404),
-    "POST /import": Attempt(202, {"prompt": "{memory}"}),
+    "POST /import": Attempt(202, {"prompt": "{memory}"}, scope="write"),
     "GET /import": Attempt(200),
     "GET /import/{import_id}": Attempt(404),
-    "POST /import/{import_id}/cancel": Attempt(404),
-    "GET /usage": Attempt(200),
+    "POST /import/{import_id}/cancel": Attempt(404, scope="write"),
+    "GET /usage": Attempt(200, scope="any"),
+    "GET /tokens": Attempt(200, scope="owner"),
+    "POST /tokens": Attempt(201, {"name": "{user}", "scopes": ["read"]}, scope="owner"),
+    "DELETE /tokens/{token_id}": Attempt(404, scope="owner"),
+    "POST /mcp": Attempt(
+        200,
+        {
+            "jsonrpc": "2.0",
+            "id": 1,
+            "method": "tools/call",
+            "params": {"name": "get_memory", "arguments": {"memory_id": "{memory}"}},
+        },
+        scope="any",
+    ),
+    "DELETE /account": Attempt(200, {"user_id": "{user}", "password": PASSWORD}, scope="owner"),
     "GET /healthz": Attempt(200, public=True),
     "GET /readyz": Attempt(200, public=True),
     "GET /health": Attempt(200, public=True),
@@ -453,6 +479,8 @@ async def test_no_route_gives_or_changes_what_is_anothers(
     memory = {"id": str(uuid4()), "prompt": "secret of alice", "provider": "claude"}
     chat = f"chat-{uuid4()}"
     await client.post("/save-prompt", json=memory | {"conversation_id": chat}, headers=alice)
+    await issue_token(client, alice)
+    [token] = (await client.get("/tokens", headers=alice)).json()["data"]["tokens"]
     user = (await client.get("/auth/v1/user", headers=alice)).json()
     before = await everything_of(client, alice)
     names = {"{memory}": memory["id"], "{chat}": chat, "{user}": user["id"]}
@@ -462,6 +490,7 @@ async def test_no_route_gives_or_changes_what_is_anothers(
         "{number}": "1",
         "{import_id}": await an_import_of(client, alice) if "{import_id}" in name else "",
         "{email}": user["email"],
+        "{token_id}": token["id"],
     }
 
     def filled(text: str) -> str:
@@ -487,7 +516,7 @@ async def an_import_of(client: httpx.AsyncClient, user: Headers) -> str:
 
 
 async def everything_of(client: httpx.AsyncClient, user: Headers) -> list[Any]:
-    paths = ("/memories", "/trash", "/conversations", "/auth/v1/user")
+    paths = ("/memories", "/trash", "/conversations", "/tokens", "/auth/v1/user")
     answers = [await client.get(path, headers=user) for path in paths]
     found = await client.post("/search", json={"query": "secret"}, headers=user)
     assert {answer.status_code for answer in (*answers, found)} == {200}

@@ -23,20 +23,6 @@ FREE = {"default_tier": "free"}
 ROOMY = {"default_tier": "free", "free_per_day": 100_000, "free_per_minute": 100_000}
 
 
-@pytest.fixture(scope="module")
-def one_valkey():
-    server = Valkey()
-    server.start()
-    yield server
-    server.close()
-
-
-@pytest.fixture
-def valkey(one_valkey):
-    one_valkey.do("FLUSHALL")
-    return one_valkey
-
-
 @pytest.fixture
 def own_valkey():
     """For tests that kill it."""
