@@ -21,7 +21,6 @@ from core.importers.turns import Turn, Unusable, content_key
 from core.memory_ids import memory_id, well_formed
 from storage.memory_store import Key, Row
 
-SOURCE = "import"
 _PROVIDER = re.compile(r"[\w.:/ -]{1,50}")
 MOST_URL = 2_000
 
@@ -44,7 +43,9 @@ class Ready:
 
 def ready(turn: Turn, user_id: UUID) -> Ready | Unusable:
     """Mend texts as the extension does, and bound them as the API does."""
-    prompt, response = _text(turn.prompt), _text(turn.response)
+    # An own export may hold an empty answer, which is one all the same.
+    whole = turn.id is not None
+    prompt, response = _text(turn.prompt, whole=whole), _text(turn.response, whole=whole)
     if prompt is None and response is None:
         return Unusable("no_text")
     if any(len(text.encode()) > MOST_TEXT_BYTES for text in (prompt, response) if text):
@@ -57,7 +58,7 @@ def ready(turn: Turn, user_id: UUID) -> Ready | Unusable:
         "conversation_id": _short(turn.conversation_id),
         "conversation_title": _short(turn.conversation_title),
         "url": _short(turn.url, MOST_URL),
-        "source": _short(turn.source) or SOURCE,
+        "source": _short(turn.source),
         "metadata": _metadata(turn, user_id, provider),
     }
     if turn.occurred_at and 1970 <= turn.occurred_at.year <= 2200:
@@ -72,8 +73,8 @@ def ready(turn: Turn, user_id: UUID) -> Ready | Unusable:
     return Ready(tuple(captures), turn)
 
 
-def _text(text: str | None) -> str | None:
-    return well_formed(text) if text is not None and text.strip() else None
+def _text(text: str | None, *, whole: bool) -> str | None:
+    return well_formed(text) if text is not None and (whole or text.strip()) else None
 
 
 def _short(text: str | None, most: int = MOST_SHORT) -> str | None:
@@ -122,4 +123,5 @@ def _as_exported(row: Row, turn: Turn) -> None:
         row.prompt_capture = turn.captured["prompt"]
     if "response" in turn.captured:
         row.response_capture = turn.captured["response"]
+    row.status = turn.stated or row.status
     row.edited = turn.edited and any(is_edited(row, side) for side in ("prompt", "response"))

@@ -16,6 +16,7 @@ from core.config import Settings, SettingsError
 from core.embedding_worker import EmbeddingWorker
 from core.embeddings import Embedder, make_embedder
 from core.erasure import Erasures
+from core.exporting import Exports
 from core.import_jobs import ImportJobs
 from core.jwks import RemoteKeys
 from core.local_auth import LocalAuth
@@ -48,6 +49,7 @@ class Resources:
     saves: SaveQueue
     retrieval: Retrieval
     imports: ImportJobs
+    exports: Exports
     traffic: Traffic
     erasures: Erasures
 
@@ -93,6 +95,7 @@ async def open_resources(
             saves=saves,
             retrieval=retrieval,
             imports=imports,
+            exports=Exports(db),
             traffic=traffic,
             erasures=erasures,
         )

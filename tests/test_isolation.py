@@ -422,6 +422,8 @@ ATTEMPTS = {
     "GET /import": Attempt(200),
     "GET /import/{import_id}": Attempt(404),
     "POST /import/{import_id}/cancel": Attempt(404, scope="write"),
+    "GET /export/full": Attempt(200),
+    "POST /export/full": Attempt(200, {"passphrase": "{memory}"}),
     "GET /usage": Attempt(200, scope="any"),
     "GET /tokens": Attempt(200, scope="owner"),
     "POST /tokens": Attempt(201, {"name": "{user}", "scopes": ["read"]}, scope="owner"),

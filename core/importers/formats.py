@@ -106,6 +106,8 @@ def _described(head: bytes, keys: list[str]) -> str:
         return "an archive within the archive, which is not opened: import it by itself"
     if not head.strip():
         return "an empty file"
+    if head.startswith(b"age-encryption.org/"):
+        return "an encrypted export: decrypt it first, with `python main.py decrypt` or age"
     if head.lstrip()[:1] == b"<":
         return "HTML, but not of Gemini's activity"
     return "a file that is neither JSON nor HTML"

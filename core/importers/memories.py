@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
-import orjson
-
 from core.importers.byte_stream import ByteStream, Utf8
 from core.importers.turns import Damaged, Turn, Unit, Unusable, a_dict, a_text, a_time
+from storage.memory_store import Status
 
+_STATUS: dict[str, Status] = {"waiting": "waiting", "partial": "partial", "complete": "complete"}
 EXPECTED = "JSON Lines (each line an object with `prompt`, `response` or both)"
 
 
@@ -21,7 +21,7 @@ def recognises(keys: set[str]) -> bool:
 def read(stream: ByteStream, keys: set[str]) -> Iterator[Unit]:
     for line in Utf8(stream).lines():
         try:
-            memory = _loads(line) if line.strip() else None
+            memory = json.loads(line) if line.strip() else None
         except (ValueError, RecursionError):
             if not line.endswith("\n"):
                 raise Damaged(stream.damage or "cut") from None
@@ -31,24 +31,14 @@ def read(stream: ByteStream, keys: set[str]) -> Iterator[Unit]:
             yield _turn(a_dict(memory))
 
 
-def _loads(line: str) -> Any:
-    """The standard library's parser takes halves of surrogate pairs, which are mended later."""
-    try:
-        return orjson.loads(line)
-    except ValueError:
-        return json.loads(line)
-
-
 def _turn(memory: dict[str, Any]) -> Unit:
     prompt, response = memory.get("prompt"), memory.get("response")
-    if not a_text(prompt).strip() and not a_text(response).strip():
-        return Unusable("no_text")
     captured = a_dict(memory.get("captured"))
     named = a_text(memory.get("id"))
     return Turn(
         provider=a_text(memory.get("provider")) or "unknown",
-        prompt=a_text(prompt) or None,
-        response=a_text(response) or None,
+        prompt=prompt if isinstance(prompt, str) else None,
+        response=response if isinstance(response, str) else None,
         occurred_at=a_time(memory.get("occurred_at")),
         message_id=a_text(memory.get("message_id")) or (named if not _uuid(named) else None),
         model=a_text(memory.get("model")) or None,
@@ -58,7 +48,8 @@ def _turn(memory: dict[str, Any]) -> Unit:
         status="partial" if memory.get("status") == "partial" else "complete",
         metadata=a_dict(memory.get("metadata")),
         id=_uuid(named),
-        source=a_text(memory.get("source")) or None,
+        source=a_text(memory["source"]) or None if "source" in memory else "import",
+        stated=_STATUS.get(a_text(memory.get("status"))) if _uuid(named) else None,
         edited=memory.get("edited") is True,
         captured={
             side: _hash(captured[side]) for side in ("prompt", "response") if side in captured

@@ -29,9 +29,10 @@ class Turn:
     url: str | None = None
     status: Literal["complete", "partial"] = "complete"
     metadata: dict[str, Any] = field(default_factory=dict)
+    source: str | None = "import"
     # Of our own export alone.
     id: UUID | None = None
-    source: str | None = None
+    stated: Literal["waiting", "partial", "complete"] | None = None
     edited: bool = False
     captured: dict[str, bytes | None] = field(default_factory=dict)
 
