@@ -30,6 +30,7 @@ from routers import (
     trash,
     usage,
 )
+from routers.addresses import AddressLimits
 
 ROUTERS = (
     saving,
@@ -52,6 +53,7 @@ ROUTERS = (
 
 class State(TypedDict):
     resources: Resources
+    by_address: AddressLimits
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -60,7 +62,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
         async with open_resources(settings or Settings()) as resources:
-            yield {"resources": resources}
+            yield {"resources": resources, "by_address": AddressLimits(resources.settings)}
 
     app = FastAPI(
         title="Memory Layer",

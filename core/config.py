@@ -4,8 +4,10 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AliasChoices, Field, SecretStr, model_validator
+from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from core.addresses import Network, networks
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -61,6 +63,12 @@ class Settings(BaseSettings):
     default_tier: Literal["free", "pro", "enterprise"] | None = None
     replicas: int = Field(1, ge=1)
 
+    sign_ups_per_hour: int = Field(30, ge=1)
+    sign_ins_per_minute: int = Field(20, ge=1)
+    admin_sign_ins_per_minute: int = Field(5, ge=1)
+    bad_tokens_per_minute: int = Field(60, ge=1)
+    trusted_proxies: Annotated[tuple[Network, ...], NoDecode] = ()
+
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
     import_max_mb: int = Field(2_048, ge=1)
@@ -71,10 +79,15 @@ class Settings(BaseSettings):
     def _empty_means_unset(cls, values: dict[str, object]) -> dict[str, object]:
         """`NAME=` in an env file or a deployment form is no value."""
         kept = {name: value for name, value in values.items() if value != ""}
-        for name in ("cors_origins", "allowed_hosts"):
+        for name in ("cors_origins", "allowed_hosts", "trusted_proxies"):
             if isinstance(listed := kept.get(name), str):
                 kept[name] = tuple(part.strip() for part in listed.split(",") if part.strip())
         return kept
+
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _networks(cls, names: tuple[str, ...]) -> tuple[Network, ...]:
+        return networks(names)
 
     @model_validator(mode="after")
     def _supabase_needs_its_database(self) -> "Settings":

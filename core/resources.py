@@ -12,14 +12,17 @@ import httpx
 import structlog
 
 from core.auth import TokenVerifier
+from core.bad_tokens import BadTokens
 from core.config import Settings, SettingsError
 from core.embedding_worker import EmbeddingWorker
 from core.embeddings import Embedder, make_embedder
 from core.erasure import Erasures
 from core.exporting import Exports
 from core.import_jobs import ImportJobs
+from core.jobs import Jobs
 from core.jwks import RemoteKeys
 from core.local_auth import LocalAuth
+from core.missing_users import MissingUsers
 from core.plans import Plans
 from core.rate_limiter import RateLimiter
 from core.retrieval import Retrieval
@@ -28,6 +31,7 @@ from core.signing_keys import load_or_create_keys
 from core.supabase_users import supabase_users
 from core.tokens import ApiTokens
 from core.traffic import Traffic
+from core.upkeep import all_jobs
 from storage.counters import LocalCounters
 from storage.database import DATABASE_AWAY, Pool, open_pool
 from storage.migrate import migrate
@@ -42,6 +46,7 @@ class Resources:
     http: httpx.AsyncClient
     verifier: TokenVerifier
     tokens: ApiTokens
+    bad_tokens: BadTokens
     limiter: RateLimiter
     local_auth: LocalAuth | None
     embedder: Embedder | None
@@ -52,6 +57,8 @@ class Resources:
     exports: Exports
     traffic: Traffic
     erasures: Erasures
+    missing_users: MissingUsers | None
+    jobs: Jobs
 
 
 @asynccontextmanager
@@ -70,16 +77,15 @@ async def open_resources(
         verifier, local_auth = await _auth(settings, db, http, stack)
         limiter = await _limiter(settings, db, stack)
         traffic = await _traffic(db, stack)
-        worker = EmbeddingWorker(db, embedder) if embedder else None
-        saves = SaveQueue(db, on_saved=worker.wake if worker else None)
         retrieval = Retrieval(db, embedder, settings.index_memory_mb * 1024 * 1024)
         stack.callback(retrieval.close)
-        forget = _forgetting(verifier, limiter, retrieval)
-        erasures = Erasures(db, forget, local_auth, supabase_users(settings, http))
-        await stack.enter_async_context(_running("erasures", erasures.run))
-        if worker:
-            await stack.enter_async_context(_running("embedding", worker.run))
-        await stack.enter_async_context(_running("saves", saves.run, saves.close))
+        tokens = ApiTokens(db)
+        forget = _forgetting(verifier, tokens, limiter, retrieval)
+        directory = supabase_users(settings, http)
+        erasures = Erasures(db, forget, local_auth, directory)
+        missing_users = MissingUsers(db, directory, erasures) if directory else None
+        jobs = await _jobs(db, retrieval, erasures, missing_users, stack)
+        saves, worker = await _saving(db, embedder, stack)
         imports = await _imports(ImportJobs(db, url, settings), stack)
         _spare_the_collector()
         yield Resources(
@@ -87,7 +93,8 @@ async def open_resources(
             db=db,
             http=http,
             verifier=verifier,
-            tokens=ApiTokens(db),
+            tokens=tokens,
+            bad_tokens=BadTokens(settings.bad_tokens_per_minute),
             limiter=limiter,
             local_auth=local_auth,
             embedder=embedder,
@@ -98,6 +105,8 @@ async def open_resources(
             exports=Exports(db),
             traffic=traffic,
             erasures=erasures,
+            missing_users=missing_users,
+            jobs=jobs,
         )
 
 
@@ -185,20 +194,45 @@ def _spare_the_collector() -> None:
     gc.set_threshold(100_000, 50, 1_000)
 
 
+async def _saving(
+    db: Pool, embedder: Embedder | None, stack: AsyncExitStack
+) -> tuple[SaveQueue, EmbeddingWorker | None]:
+    worker = EmbeddingWorker(db, embedder) if embedder else None
+    saves = SaveQueue(db, on_saved=worker.wake if worker else None)
+    if worker:
+        await stack.enter_async_context(_running("embedding", worker.run))
+    await stack.enter_async_context(_running("saves", saves.run, saves.close))
+    return saves, worker
+
+
 async def _imports(jobs: ImportJobs, stack: AsyncExitStack) -> ImportJobs:
     await stack.enter_async_context(_running("imports", jobs.run))
     return jobs
 
 
 def _forgetting(
-    verifier: TokenVerifier, limiter: RateLimiter, retrieval: Retrieval
+    verifier: TokenVerifier, tokens: ApiTokens, limiter: RateLimiter, retrieval: Retrieval
 ) -> Callable[[UUID], Awaitable[None]]:
     async def forget(user_id: UUID) -> None:
         retrieval.forget(user_id)
         verifier.forget(user_id)
+        tokens.forget(user_id)
         await limiter.forget(user_id)
 
     return forget
+
+
+async def _jobs(
+    db: Pool,
+    retrieval: Retrieval,
+    erasures: Erasures,
+    missing_users: MissingUsers | None,
+    stack: AsyncExitStack,
+) -> Jobs:
+    jobs = Jobs(db, all_jobs(db, retrieval, erasures, missing_users))
+    await stack.enter_async_context(_running("erasures", erasures.run))
+    await stack.enter_async_context(_running("jobs", jobs.run))
+    return jobs
 
 
 @asynccontextmanager

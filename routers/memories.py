@@ -12,8 +12,8 @@ from core.errors import (
     ChangedMeanwhile,
     Forbidden,
     InvalidInput,
+    MissingScope,
     NotFound,
-    RateLimitExceeded,
     TooLarge,
     Unauthorized,
     Unavailable,
@@ -96,7 +96,7 @@ async def list_memories(
     return Answer(data=make_page(found, limit))
 
 
-@router.get("/{memory_id}", responses=failures(Forbidden, RateLimitExceeded, NotFound))
+@router.get("/{memory_id}", responses=failures(Forbidden, NotFound, *METERED))
 async def read_memory(memory_id: UUID, caller: Reader, response: Response) -> Answer[Memory]:
     """Read a memory; its `ETag` names this state of it, for `If-Match`."""
     memory = await memories.read(caller.resources.db, caller.user.id, memory_id)
@@ -105,7 +105,7 @@ async def read_memory(memory_id: UUID, caller: Reader, response: Response) -> An
 
 @router.patch(
     "/{memory_id}",
-    responses=failures(Forbidden, RateLimitExceeded, NotFound, ChangedMeanwhile, TooLarge),
+    responses=failures(Forbidden, NotFound, ChangedMeanwhile, TooLarge, *METERED),
 )
 async def edit_memory(
     memory_id: UUID,
@@ -128,7 +128,7 @@ def _stated(memory: Memory, response: Response) -> Answer[Memory]:
     return Answer(data=memory)
 
 
-@router.delete("/{memory_id}", responses=failures(Forbidden, NotFound))
+@router.delete("/{memory_id}", responses=failures(Forbidden, MissingScope, NotFound))
 async def delete_memory(memory_id: UUID, caller: FreeWriter) -> Answer[None]:
     """Move a memory to the trash; it is gone from everywhere else at once, and no retry brings it
     back."""
@@ -136,7 +136,7 @@ async def delete_memory(memory_id: UUID, caller: FreeWriter) -> Answer[None]:
     return Answer(data=None)
 
 
-@router.get("/{memory_id}/versions", responses=failures(Forbidden, RateLimitExceeded, NotFound))
+@router.get("/{memory_id}/versions", responses=failures(Forbidden, NotFound, *METERED))
 async def list_versions(memory_id: UUID, caller: Reader) -> Answer[Versions]:
     """List what a memory was before it was edited, the latest first."""
     found = await memories.list_versions(caller.resources.db, caller.user.id, memory_id)
@@ -145,7 +145,7 @@ async def list_versions(memory_id: UUID, caller: Reader) -> Answer[Versions]:
 
 @router.post(
     "/{memory_id}/versions/{number}/restore",
-    responses=failures(Forbidden, RateLimitExceeded, NotFound),
+    responses=failures(Forbidden, NotFound, *METERED),
 )
 async def restore_version(
     memory_id: UUID,

@@ -17,12 +17,13 @@ MOST_USERS = 50_000
 
 
 class Ask(NamedTuple):
-    """One request of a user. `used` is what is known of `day` (days since the epoch) elsewhere.
+    """One request of a user, or of what else is counted. `used` is what is known elsewhere of `day`
+    (days since the epoch).
 
     A `cost` of 0 looks and spends nothing.
     """
 
-    user_id: UUID
+    user_id: UUID | str
     per_minute: int
     per_day: int
     day: int
@@ -108,7 +109,7 @@ class LocalCounters:
         self._shares = shares
         self._clock = clock
         self._most_users = most_users
-        self._users: OrderedDict[UUID, _Use] = OrderedDict()
+        self._users: OrderedDict[UUID | str, _Use] = OrderedDict()
 
     def clear(self) -> None:
         self._users.clear()

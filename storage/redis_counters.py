@@ -98,7 +98,7 @@ class RedisCounters:
             return list(await pipe.execute(raise_on_error=False))
 
 
-def _keys(user_id: UUID) -> tuple[str, str]:
+def _keys(user_id: UUID | str) -> tuple[str, str]:
     return f"requests:{{{user_id}}}:minute", f"requests:{{{user_id}}}:day"
 
 

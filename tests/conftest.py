@@ -85,6 +85,9 @@ def settings(database_url: str, tmp_path: Path) -> Settings:
         data_dir=tmp_path,
         embedder="none",
         enterprise_per_minute=1_000_000,
+        sign_ups_per_hour=1_000_000,
+        sign_ins_per_minute=1_000_000,
+        bad_tokens_per_minute=1_000_000,
     )
 
 
@@ -166,6 +169,9 @@ class Server:
             # Tests of other things save more in a minute than a person may.
             "ENTERPRISE_PER_MINUTE": "1000000",
             "ENTERPRISE_PER_DAY": "1000000",
+            "SIGN_UPS_PER_HOUR": "1000000",
+            "SIGN_INS_PER_MINUTE": "1000000",
+            "BAD_TOKENS_PER_MINUTE": "1000000",
         } | settings
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the object
         self.process: subprocess.Popen[bytes]
@@ -236,6 +242,23 @@ async def module_server(cluster: str) -> AsyncIterator[Server]:
     yield server
     server.close()
     await execute(cluster, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def http(module_server: Server) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=module_server.url, timeout=30) as client:
+        yield client
+
+
+@pytest.fixture
+async def ann(http: httpx.AsyncClient) -> Headers:
+    """A new person on the server that a file's tests share."""
+    return await sign_up(http, "ann")
+
+
+@pytest.fixture
+async def ben(http: httpx.AsyncClient) -> Headers:
+    return await sign_up(http, "ben")
 
 
 @pytest.fixture

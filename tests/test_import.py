@@ -49,5 +49,5 @@ async def test_each_format_is_imported_once_however_often_it_is_sent(client, ali
     assert (first["state"], first["format"]) == ("done", name)
     assert counts(first) == (6, 6, 0, 0, 0)
     assert counts(again) == (6, 0, 6, 0, 0)
-    found = await client.post("/search", json={"query": "answer c1"}, headers=alice)
-    assert found.json()["data"]["hits"][0]["memory"]["prompt"].startswith("question c1")
+    found = await client.post("/search", json={"query": "question"}, headers=alice)
+    assert len(found.json()["data"]["hits"]) == 6
