@@ -62,9 +62,9 @@ class _Parts(Collector):
             yield _gauge("embedding_set_aside", "Memories the embedder refuses", backlog.failed)
 
     def _index(self) -> Iterator[Metric]:
-        index = self._resources.retrieval
-        yield _gauge("index_bytes", "Size of the search caches", index.bytes)
-        yield _gauge("index_users", "People with a search cache", index.users)
+        index = self._resources.retrieval.caches
+        yield _gauge("index_bytes", "Size of the search caches", index.nbytes)
+        yield _gauge("index_users", "People with a search cache", len(index.users))
         yield _counter("index_hits", "Searches that found their cache", index.hits)
         yield _counter("index_misses", "Searches that loaded their cache", index.misses)
 

@@ -78,8 +78,7 @@ async def open_resources(
         verifier, local_auth = await _auth(settings, db, http, stack)
         limiter = await _limiter(settings, db, stack)
         traffic = await _traffic(db, stack)
-        retrieval = Retrieval(db, embedder, settings.index_memory_mb * 1024 * 1024)
-        stack.callback(retrieval.close)
+        retrieval = _retrieval(settings, db, embedder, stack)
         tokens = ApiTokens(db)
         forget = _forgetting(verifier, tokens, limiter, retrieval)
         directory = supabase_users(settings, http)
@@ -128,6 +127,20 @@ async def _embedder(settings: Settings, stack: AsyncExitStack) -> Embedder | Non
     if embedder:
         stack.push_async_callback(embedder.aclose)
     return embedder
+
+
+def _retrieval(
+    settings: Settings, db: Pool, embedder: Embedder | None, stack: AsyncExitStack
+) -> Retrieval:
+    retrieval = Retrieval(
+        db,
+        embedder,
+        settings.index_memory_mb * 1024 * 1024,
+        patience=settings.index_load_ms / 1000,
+        cached=settings.vector_backend == "faiss",
+    )
+    stack.callback(retrieval.close)
+    return retrieval
 
 
 async def _saving(
