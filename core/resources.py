@@ -20,6 +20,8 @@ from core.directory import Directory, make_directory
 from core.embedding_worker import EmbeddingWorker
 from core.embeddings import Embedder, make_embedder
 from core.erasure import Erasures
+from core.exporting import Exports
+from core.import_jobs import ImportJobs
 from core.jobs import Jobs
 from core.jwks import RemoteKeys
 from core.local_auth import LocalAuth
@@ -54,6 +56,8 @@ class Resources:
     worker: EmbeddingWorker | None
     saves: SaveQueue
     retrieval: Retrieval
+    imports: ImportJobs
+    exports: Exports
     traffic: Traffic
     admin: AdminAccess
     directory: Directory
@@ -73,12 +77,10 @@ async def open_resources(
     """
     async with AsyncExitStack() as stack:
         embedder = await _embedder(settings, stack)
-        db = await _database(settings, stack, report)
+        db, url = await _database(settings, stack, report)
         http = await stack.enter_async_context(httpx.AsyncClient(timeout=30))
         verifier, local_auth = await _auth(settings, db, http, stack)
         limiter = await _limiter(settings, db, stack)
-        worker = EmbeddingWorker(db, embedder) if embedder else None
-        saves = SaveQueue(db, on_saved=worker.wake if worker else None)
         retrieval = _retrieval(settings, db, embedder, stack)
         tokens = ApiTokens(db)
         forget = _forgetting(verifier, tokens, limiter, retrieval)
@@ -86,9 +88,8 @@ async def open_resources(
         erasures = Erasures(db, forget, local_auth, project)
         missing_users = MissingUsers(db, project, erasures) if project else None
         jobs = await _jobs(db, retrieval, erasures, missing_users, stack)
-        if worker:
-            await stack.enter_async_context(_running("embedding", worker.run))
-        await stack.enter_async_context(_running("saves", saves.run, saves.close))
+        saves, worker = await _saving(db, embedder, stack)
+        imports = await _imports(ImportJobs(db, url, settings), stack)
         _spare_the_collector()
         yield Resources(
             settings=settings,
@@ -103,6 +104,8 @@ async def open_resources(
             worker=worker,
             saves=saves,
             retrieval=retrieval,
+            imports=imports,
+            exports=Exports(db),
             traffic=await _traffic(db, stack),
             erasures=erasures,
             admin=_admin(settings, db, report),
@@ -139,11 +142,11 @@ def _retrieval(
 
 async def _database(
     settings: Settings, stack: AsyncExitStack, report: Callable[[str], None]
-) -> Pool:
+) -> tuple[Pool, str]:
     url = await _database_url(settings, stack, report)
     await _migrate(url, report)
     pool = open_pool(url, settings.database_pool_min, settings.database_pool_max)
-    return await stack.enter_async_context(pool)
+    return await stack.enter_async_context(pool), url
 
 
 async def _database_url(
@@ -215,6 +218,22 @@ def _spare_the_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 50, 1_000)
+
+
+async def _saving(
+    db: Pool, embedder: Embedder | None, stack: AsyncExitStack
+) -> tuple[SaveQueue, EmbeddingWorker | None]:
+    worker = EmbeddingWorker(db, embedder) if embedder else None
+    saves = SaveQueue(db, on_saved=worker.wake if worker else None)
+    if worker:
+        await stack.enter_async_context(_running("embedding", worker.run))
+    await stack.enter_async_context(_running("saves", saves.run, saves.close))
+    return saves, worker
+
+
+async def _imports(jobs: ImportJobs, stack: AsyncExitStack) -> ImportJobs:
+    await stack.enter_async_context(_running("imports", jobs.run))
+    return jobs
 
 
 def _forgetting(

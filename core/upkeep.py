@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 
+from core import trash
 from core.erasure import Erasures
 from core.jobs import Job
 from core.local_auth import MAX_IDLE
@@ -23,6 +24,9 @@ def all_jobs(
 ) -> list[Job]:
     """`missing` is None where there is no directory of users to compare with."""
 
+    async def purge_trash() -> str:
+        return f"{await trash.purge_expired(pool)} memories"
+
     async def purge_tombstones() -> str:
         return f"{await _purge_tombstones(pool)} tombstones"
 
@@ -41,7 +45,8 @@ def all_jobs(
 
     jobs = [
         Job("count_memories", 15, "Count the memories of users who changed", count_memories),
-        Job("purge_tombstones", HOUR, "Forget what was deleted over 30 days ago", purge_tombstones),
+        Job("purge_trash", HOUR, "Forget what was deleted over 30 days ago", purge_trash),
+        Job("purge_tombstones", DAY, "Forget that it was, after 400 days", purge_tombstones),
         Job("purge_daily_use", DAY, "Forget the use of days over 400 days ago", purge_daily_use),
         Job("end_sessions", HOUR, "End sessions that 30 days went unused", end_sessions),
         Job("finish_erasures", 10 * MINUTE, "Finish erasing accounts", erasures.finish_all),

@@ -78,11 +78,12 @@ def model_dir() -> Path:
 
 
 @pytest.fixture
-def settings(database_url: str) -> Settings:
+def settings(database_url: str, tmp_path: Path) -> Settings:
     """Without an embedder: search is by words. Tests of meaning ask for the real one."""
     return Settings(
         _env_file=None,
         database_url=database_url,
+        data_dir=tmp_path,
         embedder="none",
         enterprise_per_minute=1_000_000,
         admin_api_key=ADMIN_KEY,
