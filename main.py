@@ -13,10 +13,14 @@ from core.config import VERSION, Settings
 from core.resources import Resources, open_resources
 from routers import (
     account,
+    admin,
+    admin_session,
     answers,
     conversations,
     edge,
+    exports,
     health,
+    imports,
     local_auth,
     mcp,
     memories,
@@ -24,7 +28,9 @@ from routers import (
     pages,
     saving,
     search,
+    sync,
     tokens,
+    trash,
     usage,
 )
 from routers.addresses import AddressLimits
@@ -33,7 +39,11 @@ ROUTERS = (
     saving,
     search,
     memories,
+    trash,
     conversations,
+    sync,
+    imports,
+    exports,
     tokens,
     mcp,
     usage,
@@ -41,6 +51,8 @@ ROUTERS = (
     health,
     metrics,
     local_auth,
+    admin,
+    admin_session,
     pages,
 )
 
