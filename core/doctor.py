@@ -70,6 +70,9 @@ async def _configuration(settings: Settings) -> list[Finding]:
     if settings.uses_supabase_auth and not settings.metrics_token:
         text = "/metrics is shut: set METRICS_TOKEN to read it"
         found.append(Finding("look", "configuration", text))
+    if settings.uses_supabase_auth and not settings.admin_key_hashes:
+        text = "the panel is shut: set ADMIN_API_KEY to what `python main.py admin-key` prints"
+        found.append(Finding("look", "configuration", text))
     if settings.uses_supabase_auth and not settings.cors_origins:
         text = "no page or extension may call: set CORS_ORIGINS to chrome-extension://ID"
         found.append(Finding("look", "configuration", text))

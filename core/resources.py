@@ -34,7 +34,7 @@ from core.request_metrics import RequestMetrics
 from core.retrieval import Retrieval
 from core.save_queue import SaveQueue
 from core.signing_keys import load_or_create_keys
-from core.supabase_users import SupabaseUsers, supabase_users
+from core.supabase_users import supabase_users
 from core.tokens import ApiTokens
 from core.traffic import Traffic
 from core.upkeep import all_jobs
@@ -80,45 +80,53 @@ async def open_resources(
     line for the operator.
     """
     async with AsyncExitStack() as stack:
-        reporter = _faults(settings, stack)
-        embedder = await _embedder(settings, stack)
-        db, url = await _database(settings, stack, report)
-        http = await stack.enter_async_context(httpx.AsyncClient(timeout=30))
-        verifier, local_auth = await _auth(settings, db, http, stack)
-        limiter = await _limiter(settings, db, stack)
-        retrieval = _retrieval(settings, db, embedder, stack)
-        tokens = ApiTokens(db)
-        forget = _forgetting(verifier, tokens, limiter, retrieval)
-        project = supabase_users(settings, http)
-        erasures = Erasures(db, forget, local_auth, project)
-        missing_users, jobs = await _upkeep(db, retrieval, project, erasures, stack)
-        worker, saves = await _saving(db, embedder, stack)
+        resources = await _open(settings, report, stack)
         _spare_the_collector()
-        yield Resources(
-            settings=settings,
-            db=db,
-            http=http,
-            verifier=verifier,
-            tokens=tokens,
-            bad_tokens=BadTokens(settings.bad_tokens_per_minute),
-            limiter=limiter,
-            local_auth=local_auth,
-            embedder=embedder,
-            worker=worker,
-            saves=saves,
-            retrieval=retrieval,
-            imports=await _imports(ImportJobs(db, url, settings), stack),
-            exports=Exports(db),
-            traffic=await _traffic(db, stack),
-            erasures=erasures,
-            faults=reporter,
-            requests=RequestMetrics(),
-            pulse=await _pulse(db, embedder, stack),
-            admin=_admin(settings, db, report),
-            directory=make_directory(db, settings.uses_supabase_auth, project),
-            missing_users=missing_users,
-            jobs=jobs,
-        )
+        yield resources
+
+
+async def _open(
+    settings: Settings, report: Callable[[str], None], stack: AsyncExitStack
+) -> Resources:
+    reporter = _faults(settings, stack)
+    embedder = await _embedder(settings, stack)
+    db, url = await _database(settings, stack, report)
+    http = await stack.enter_async_context(httpx.AsyncClient(timeout=30))
+    verifier, local_auth = await _auth(settings, db, http, stack)
+    limiter = await _limiter(settings, db, stack)
+    retrieval = _retrieval(settings, db, embedder, stack)
+    tokens = ApiTokens(db)
+    forget = _forgetting(verifier, tokens, limiter, retrieval)
+    project = supabase_users(settings, http)
+    erasures = Erasures(db, forget, local_auth, project)
+    missing_users = MissingUsers(db, project, erasures) if project else None
+    jobs = await _jobs(db, retrieval, erasures, missing_users, stack)
+    saves, worker = await _saving(db, embedder, stack)
+    return Resources(
+        settings=settings,
+        db=db,
+        http=http,
+        verifier=verifier,
+        tokens=tokens,
+        bad_tokens=BadTokens(settings.bad_tokens_per_minute),
+        limiter=limiter,
+        local_auth=local_auth,
+        embedder=embedder,
+        worker=worker,
+        saves=saves,
+        retrieval=retrieval,
+        imports=await _imports(ImportJobs(db, url, settings), stack),
+        exports=Exports(db),
+        traffic=await _traffic(db, stack),
+        erasures=erasures,
+        faults=reporter,
+        requests=RequestMetrics(),
+        pulse=await _pulse(db, embedder, stack),
+        admin=_admin(settings, db, report),
+        directory=make_directory(db, settings.uses_supabase_auth, project),
+        missing_users=missing_users,
+        jobs=jobs,
+    )
 
 
 def _faults(settings: Settings, stack: AsyncExitStack) -> Faults:
@@ -151,17 +159,6 @@ def _retrieval(
     )
     stack.callback(retrieval.close)
     return retrieval
-
-
-async def _saving(
-    db: Pool, embedder: Embedder | None, stack: AsyncExitStack
-) -> tuple[EmbeddingWorker | None, SaveQueue]:
-    worker = EmbeddingWorker(db, embedder) if embedder else None
-    saves = SaveQueue(db, on_saved=worker.wake if worker else None)
-    if worker:
-        await stack.enter_async_context(_running("embedding", worker.run))
-    await stack.enter_async_context(_running("saves", saves.run, saves.close))
-    return worker, saves
 
 
 async def _pulse(db: Pool, embedder: Embedder | None, stack: AsyncExitStack) -> Pulse:
@@ -249,6 +246,17 @@ def _spare_the_collector() -> None:
     gc.set_threshold(100_000, 50, 1_000)
 
 
+async def _saving(
+    db: Pool, embedder: Embedder | None, stack: AsyncExitStack
+) -> tuple[SaveQueue, EmbeddingWorker | None]:
+    worker = EmbeddingWorker(db, embedder) if embedder else None
+    saves = SaveQueue(db, on_saved=worker.wake if worker else None)
+    if worker:
+        await stack.enter_async_context(_running("embedding", worker.run))
+    await stack.enter_async_context(_running("saves", saves.run, saves.close))
+    return saves, worker
+
+
 async def _imports(jobs: ImportJobs, stack: AsyncExitStack) -> ImportJobs:
     await stack.enter_async_context(_running("imports", jobs.run))
     return jobs
@@ -266,18 +274,17 @@ def _forgetting(
     return forget
 
 
-async def _upkeep(
+async def _jobs(
     db: Pool,
     retrieval: Retrieval,
-    project: SupabaseUsers | None,
     erasures: Erasures,
+    missing_users: MissingUsers | None,
     stack: AsyncExitStack,
-) -> tuple[MissingUsers | None, Jobs]:
-    missing_users = MissingUsers(db, project, erasures) if project else None
+) -> Jobs:
     jobs = Jobs(db, all_jobs(db, retrieval, erasures, missing_users))
     await stack.enter_async_context(_running("erasures", erasures.run))
     await stack.enter_async_context(_running("jobs", jobs.run))
-    return missing_users, jobs
+    return jobs
 
 
 @asynccontextmanager

@@ -66,9 +66,14 @@ class Timings:
 
 @dataclass(slots=True)
 class Seen:
-    """What a request's log line says of it; those who learn it write it here."""
+    """What is known of a request; who learns something writes it here.
+
+    `status` is 0 until the answer begins, `refused` says whether it was a limit's.
+    """
 
     id: str
+    status: int = 0
+    refused: bool = False
     user_id: UUID | None = None
     code: str | None = None
 
@@ -96,14 +101,11 @@ class Edge:
         host, sent_id = _host_and_id(scope)
         seen = Seen(sent_id if GOOD_ID.fullmatch(sent_id) else f"{getrandbits(64):016x}")
         scope["state"] = scope["state"] | {"timings": self.timings, "seen": seen}
-        status = 0
-        refused = False
 
         async def note_status(message: Message) -> None:
-            nonlocal status, refused
             if message["type"] == "http.response.start":
-                status = message["status"]
-                refused = status in REFUSALS and _says_limits(message)
+                seen.status = message["status"]
+                seen.refused = seen.status in REFUSALS and _says_limits(message)
                 name_it = REQUEST_ID.encode(), seen.id.encode()
                 message["headers"] = [*message.get("headers", ()), name_it]
             await send(message)
@@ -115,31 +117,23 @@ class Edge:
                 await self._guarded(scope, receive, note_status)
         except Exception as error:
             resources.faults.report("unforeseen_error", error, id=seen.id, route=_route(scope))
-            if not status:
+            if not seen.status:
                 answer = failure_response(AppError(request_id=seen.id))
                 await answer(scope, receive, note_status)
         finally:
-            self._note(scope, resources, seen, status, refused, time.perf_counter() - start)
+            self._note(scope, resources, seen, time.perf_counter() - start)
 
-    def _note(
-        self,
-        scope: Scope,
-        resources: Resources,
-        seen: Seen,
-        status: int,
-        refused: bool,
-        seconds: float,
-    ) -> None:
+    def _note(self, scope: Scope, resources: Resources, seen: Seen, seconds: float) -> None:
         route, method = _route(scope), scope["method"]
         self.timings.add(seconds * 1000)
-        resources.traffic.add(method, route, status, seconds * 1000, refused)
-        resources.requests.add(route, method, status, seen.code, seconds)
+        resources.traffic.add(method, route, seen.status, seconds * 1000, seen.refused)
+        resources.requests.add(route, method, seen.status, seen.code, seconds)
         self._log.info(
             "request",
             id=seen.id,
             method=method,
             route=route,
-            status=status,
+            status=seen.status,
             code=seen.code,
             ms=round(seconds * 1000, 2),
             user=self._pseudonyms.of(seen.user_id) if seen.user_id else None,
