@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from uuid import UUID
 
 import httpx
-import structlog
 
+from core import faults
 from core.admin_access import AdminAccess
 from core.admin_keys import key_at_home
 from core.auth import TokenVerifier
@@ -21,13 +21,16 @@ from core.embedding_worker import EmbeddingWorker
 from core.embeddings import Embedder, make_embedder
 from core.erasure import Erasures
 from core.exporting import Exports
+from core.faults import Faults
 from core.import_jobs import ImportJobs
 from core.jobs import Jobs
 from core.jwks import RemoteKeys
 from core.local_auth import LocalAuth
 from core.missing_users import MissingUsers
 from core.plans import Plans
+from core.pulse import Pulse
 from core.rate_limiter import RateLimiter
+from core.request_metrics import RequestMetrics
 from core.retrieval import Retrieval
 from core.save_queue import SaveQueue
 from core.signing_keys import load_or_create_keys
@@ -38,8 +41,6 @@ from core.upkeep import all_jobs
 from storage.counters import LocalCounters
 from storage.database import DATABASE_AWAY, Pool, open_pool
 from storage.migrate import migrate
-
-log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,9 @@ class Resources:
     retrieval: Retrieval
     imports: ImportJobs
     exports: Exports
+    faults: Faults
+    requests: RequestMetrics
+    pulse: Pulse
     traffic: Traffic
     admin: AdminAccess
     directory: Directory
@@ -76,6 +80,7 @@ async def open_resources(
     line for the operator.
     """
     async with AsyncExitStack() as stack:
+        reporter = _faults(settings, stack)
         embedder = await _embedder(settings, stack)
         db, url = await _database(settings, stack, report)
         http = await stack.enter_async_context(httpx.AsyncClient(timeout=30))
@@ -87,9 +92,7 @@ async def open_resources(
         project = supabase_users(settings, http)
         erasures = Erasures(db, forget, local_auth, project)
         missing_users = MissingUsers(db, project, erasures) if project else None
-        jobs = await _jobs(db, retrieval, erasures, missing_users, stack)
-        saves, worker = await _saving(db, embedder, stack)
-        imports = await _imports(ImportJobs(db, url, settings), stack)
+        worker, saves = await _saving(db, embedder, stack)
         _spare_the_collector()
         yield Resources(
             settings=settings,
@@ -104,15 +107,25 @@ async def open_resources(
             worker=worker,
             saves=saves,
             retrieval=retrieval,
-            imports=imports,
+            imports=await _imports(ImportJobs(db, url, settings), stack),
             exports=Exports(db),
             traffic=await _traffic(db, stack),
             erasures=erasures,
             admin=_admin(settings, db, report),
             directory=make_directory(db, settings.uses_supabase_auth, project),
+            faults=reporter,
+            requests=RequestMetrics(),
+            pulse=await _pulse(db, embedder, stack),
             missing_users=missing_users,
-            jobs=jobs,
+            jobs=await _jobs(db, retrieval, erasures, missing_users, stack),
         )
+
+
+def _faults(settings: Settings, stack: AsyncExitStack) -> Faults:
+    reporter = Faults(settings)
+    stack.callback(reporter.close)
+    faults.use(reporter)
+    return reporter
 
 
 async def _embedder(settings: Settings, stack: AsyncExitStack) -> Embedder | None:
@@ -138,6 +151,24 @@ def _retrieval(
     )
     stack.callback(retrieval.close)
     return retrieval
+
+
+async def _saving(
+    db: Pool, embedder: Embedder | None, stack: AsyncExitStack
+) -> tuple[EmbeddingWorker | None, SaveQueue]:
+    worker = EmbeddingWorker(db, embedder) if embedder else None
+    saves = SaveQueue(db, on_saved=worker.wake if worker else None)
+    if worker:
+        await stack.enter_async_context(_running("embedding", worker.run))
+    await stack.enter_async_context(_running("saves", saves.run, saves.close))
+    return worker, saves
+
+
+async def _pulse(db: Pool, embedder: Embedder | None, stack: AsyncExitStack) -> Pulse:
+    pulse = Pulse(db, embeds=embedder is not None)
+    await stack.enter_async_context(_running("loop lag", pulse.watch_loop))
+    await stack.enter_async_context(_running("database watch", pulse.watch_database))
+    return pulse
 
 
 async def _database(
@@ -176,9 +207,7 @@ async def _auth(
         local_auth = LocalAuth(db, settings, await load_or_create_keys(db))
         stack.callback(local_auth.close)
         return local_auth.verifier, local_auth
-    keys = RemoteKeys(
-        settings.supabase_jwks_url or f"{settings.token_issuer}/.well-known/jwks.json", http
-    )
+    keys = RemoteKeys(settings.jwks_url, http)
     stack.callback(keys.close)
     secret = settings.supabase_jwt_secret
     return TokenVerifier(
@@ -218,17 +247,6 @@ def _spare_the_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 50, 1_000)
-
-
-async def _saving(
-    db: Pool, embedder: Embedder | None, stack: AsyncExitStack
-) -> tuple[SaveQueue, EmbeddingWorker | None]:
-    worker = EmbeddingWorker(db, embedder) if embedder else None
-    saves = SaveQueue(db, on_saved=worker.wake if worker else None)
-    if worker:
-        await stack.enter_async_context(_running("embedding", worker.run))
-    await stack.enter_async_context(_running("saves", saves.run, saves.close))
-    return saves, worker
 
 
 async def _imports(jobs: ImportJobs, stack: AsyncExitStack) -> ImportJobs:
@@ -284,5 +302,5 @@ async def _forever(name: str, work: Callable[[], Awaitable[None]]) -> None:
         try:
             return await work()
         except Exception as error:
-            log.error("background_work_failed", work=name, error=type(error).__name__)
+            faults.report("background_work_failed", error, work=name)
             await asyncio.sleep(1)
