@@ -14,7 +14,9 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ from storage.migrate import migrate  # noqa: E402
 from tests.browser import chromium  # noqa: E402
 from tests.conftest import free_port  # noqa: E402
 
+IN_REQUEST: ContextVar[bool] = ContextVar("in_request", default=False)
 KEY = "mla_the-key-of-the-benchmark-only"
 # Few people have most of the memories: the first of 10,000 has some 46,000 of a million.
 SEED = (
@@ -100,16 +103,20 @@ async def seed(url: str, users: int, memories: int) -> None:
 
 
 @asynccontextmanager
-async def service(settings: Settings) -> Any:
+async def service(settings: Settings) -> AsyncIterator[None]:
     """The service in this process, so that its statements can be heard, on a real port."""
-    config = uvicorn.Config(
-        create_app(settings), port=settings.port, log_level="warning", access_log=False
-    )
+    app = create_app(settings)
+
+    async def marked(scope: Any, receive: Any, send: Any) -> None:
+        IN_REQUEST.set(scope["type"] == "http")
+        await app(scope, receive, send)
+
+    config = uvicorn.Config(marked, port=settings.port, log_level="warning", access_log=False)
     server = uvicorn.Server(config)
     running = asyncio.create_task(server.serve())
     while not server.started:  # noqa: ASYNC110 - it sets no event
         await asyncio.sleep(0.05)
-    yield config.loaded_app
+    yield
     server.should_exit = True
     await running
 
@@ -122,8 +129,7 @@ class Statements:
         self.times: dict[tuple[str, str], list[float]] = defaultdict(list)
 
     def heard(self, query: Any) -> None:
-        task = asyncio.current_task()
-        if self.screen and task and "_forever" not in repr(task.get_coro()):
+        if self.screen and IN_REQUEST.get():
             text = " ".join(query.query.split())
             self.times[self.screen, text].append(query.elapsed * 1000)
 
