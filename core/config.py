@@ -19,8 +19,8 @@ from core.addresses import Network, networks
 from core.admin_keys import hash_of
 
 ROOT = Path(__file__).resolve().parent.parent
-SHORTEST_ADMIN_KEY = 24
 VERSION = "0.1.0"
+SHORTEST_ADMIN_KEY = 24
 
 
 def complaints(error: ValidationError) -> list[str]:

@@ -516,6 +516,9 @@ ATTEMPTS = {
     "GET /export/full": Attempt(200),
     "POST /export/full": Attempt(200, {"passphrase": "{memory}"}),
     "GET /usage": Attempt(200, scope="any"),
+    "POST /capture-health": Attempt(
+        200, {"installation": "{memory}", "version": "1.0", "days": []}, scope="write"
+    ),
     "GET /tokens": Attempt(200, scope="owner"),
     "POST /tokens": Attempt(201, {"name": "{user}", "scopes": ["read"]}, scope="owner"),
     "DELETE /tokens/{token_id}": Attempt(404, scope="owner"),
