@@ -36,7 +36,7 @@ log = structlog.get_logger("request")
 BODY_SECONDS = 30.0
 UPLOAD_SECONDS = 3 * 3_600.0
 UPLOADS = {("POST", "/import")}
-EXPORT = "/export/full"
+EXPORTS = ("/export/full", "/export")
 # What a form adds to the file in it.
 FORM_BYTES = 64 * 1024
 API_VERSION = "x-supabase-api-version"
@@ -147,7 +147,8 @@ class Edge:
         if refusal := _refusal(headers, bounds):
             return await failure_response(refusal)(scope, receive, send)
         # Who does not ask for gzip need not pay for the layer, and a zip is as small as it gets.
-        wants_gzip = b"gzip" in headers.get(b"accept-encoding", b"") and scope["path"] != EXPORT
+        takes_gzip = b"gzip" in headers.get(b"accept-encoding", b"")
+        wants_gzip = takes_gzip and not scope["path"].endswith(EXPORTS)
         await (self._compressed if wants_gzip else self.app)(scope, _bounded(receive, bounds), send)
 
     def _configure(self, settings: Settings) -> None:

@@ -501,6 +501,7 @@ ATTEMPTS = {
     "GET /admin/api/users": Attempt(401, query="?query={email}"),
     "GET /admin/api/users/{user_id}": Attempt(401),
     "PUT /admin/api/users/{user_id}/plan": Attempt(401, {"tier": "free"}),
+    "GET /admin/api/users/{user_id}/export": Attempt(401),
     "POST /admin/api/users/{user_id}/erase": Attempt(401, {"typed": "{email}"}),
     "POST /admin/api/users/{user_id}/rebuild-cache": Attempt(401),
     "GET /admin/api/limits": Attempt(401),
