@@ -9,11 +9,14 @@ from fastapi import FastAPI
 from fastapi_swagger import patch_fastapi
 
 from core import errors
-from core.config import Settings
+from core.config import VERSION, Settings
 from core.resources import Resources, open_resources
 from routers import (
     account,
+    admin,
+    admin_session,
     answers,
+    capture_health,
     conversations,
     edge,
     exports,
@@ -22,6 +25,7 @@ from routers import (
     local_auth,
     mcp,
     memories,
+    metrics,
     pages,
     saving,
     search,
@@ -44,9 +48,13 @@ ROUTERS = (
     tokens,
     mcp,
     usage,
+    capture_health,
     account,
     health,
+    metrics,
     local_auth,
+    admin,
+    admin_session,
     pages,
 )
 
@@ -67,7 +75,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app = FastAPI(
         title="Memory Layer",
         description="Keeps a person's AI chats word for word and finds them again.",
-        version="0.1.0",
+        version=VERSION,
         lifespan=lifespan,
         responses=answers.failures(
             errors.TooSlow,

@@ -66,6 +66,7 @@ class Health:
 async def examine(resources: Resources, timings: Timings) -> Health:
     database = await _database(resources)
     embedding = await _embedding(resources, database.state)
+    caches = resources.retrieval.caches
     limits = Limits(resources.limiter.state)
     parts = (database.state, embedding.state, limits.redis)
     status: State = "down" if database.state == "down" else "degraded"
@@ -74,7 +75,7 @@ async def examine(resources: Resources, timings: Timings) -> Health:
         database=database,
         embedding=embedding,
         limits=limits,
-        index=Index(resources.retrieval.users, resources.retrieval.bytes),
+        index=Index(len(caches.users), caches.nbytes),
         saves_waiting=resources.saves.depth,
         process_memory_mb=round(psutil.Process().memory_info().rss / 2**20, 1),
         recent_ms=timings.percentiles(),

@@ -12,6 +12,12 @@ import httpx
 
 from core import age
 
+COMMANDS = {
+    "import": "bring an assistant's export to a server",
+    "export": "take everything from a server, as a zip",
+    "decrypt": "open an export that was encrypted",
+}
+HOME = "http://127.0.0.1:8000"
 CHUNK = 1024 * 1024
 LOOK_EVERY_SECONDS = 0.5
 ENDED = ("done", "failed", "cancelled")
@@ -22,12 +28,12 @@ class Refused(Exception):
     """What the server, or the person, would not do; the text is for the person."""
 
 
-def add_arguments(parser: argparse.ArgumentParser, command: str, server: str) -> None:
+def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
     parser.add_argument("file", type=Path, metavar="FILE")
     if command == "decrypt":
         parser.add_argument("--to", type=Path, metavar="FILE", help="without the ending .age")
         return
-    parser.add_argument("--server", default=server, help="its address (%(default)s)")
+    parser.add_argument("--server", default=HOME, help="its address (%(default)s)")
     who = parser.add_mutually_exclusive_group()
     who.add_argument("--email", help="sign in at home with this address; the password is asked for")
     who.add_argument("--token", help="an access token or a personal one; else it is asked for")

@@ -276,4 +276,9 @@ async def give_up_lost(conn: Connection, seconds: int, message: str) -> None:
 async def analyze(pool: Pool) -> None:
     """Let Postgres look at what it has; the tables' owner alone may ask for it."""
     async with pool.acquire(timeout=5) as conn:
-        await conn.execute("ANALYZE memory_layer.memories")
+        await conn.execute(
+            """
+            ANALYZE memory_layer.memories
+                    (user_id, id, change_seq, occurred_at, provider, conversation_id, deleted_at)
+            """
+        )

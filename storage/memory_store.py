@@ -233,7 +233,7 @@ async def edit(
     ]
     if "content_hash" in changes:
         assignments.append("embedding_state = 'open', attempts = 0, leased_until = NULL")
-        await _forget_vectors(conn, user_id, memory_id)
+        await _forget_derived(conn, user_id, memory_id)
     row = await conn.fetchrow(
         f"""
         UPDATE memory_layer.memories
@@ -267,13 +267,20 @@ async def delete(conn: Connection, user_id: UUID, memory_id: UUID, number: int) 
         memory_id,
         number,
     )
-    await _forget_vectors(conn, user_id, memory_id)
+    await _forget_derived(conn, user_id, memory_id)
     return done == "UPDATE 1"
 
 
-async def _forget_vectors(conn: Connection, user_id: UUID, memory_id: UUID) -> None:
+async def _forget_derived(conn: Connection, user_id: UUID, memory_id: UUID) -> None:
+    """Take away what was made of the texts: vectors and packed words."""
     await conn.execute(
-        "DELETE FROM memory_layer.chunks WHERE user_id = $1 AND memory_id = $2", user_id, memory_id
+        """
+        WITH vectors AS (
+            DELETE FROM memory_layer.chunks WHERE user_id = $1 AND memory_id = $2)
+        DELETE FROM memory_layer.keywords WHERE user_id = $1 AND memory_id = $2
+        """,
+        user_id,
+        memory_id,
     )
 
 

@@ -193,7 +193,7 @@ async def test_vectors_and_use_that_come_late_are_not_written(pool, database):
     await erasure.mark(pool, user_id)
 
     chunks = [EmbeddedChunk("prompt", 0, 3, [1.0, 0.0])]
-    assert not await embedding_queue.finish(pool, leased, "model", chunks)
+    assert not await embedding_queue.finish(pool, leased, "model", chunks, leased.pack())
     async with acting_as_meter(pool) as conn:
         await usage.add(conn, [Use(user_id, datetime.now(UTC).date(), 5, 0)])
 

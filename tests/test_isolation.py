@@ -500,7 +500,24 @@ ATTEMPTS = {
     "POST /import/{import_id}/cancel": Attempt(404, scope="write"),
     "GET /export/full": Attempt(200),
     "POST /export/full": Attempt(200, {"passphrase": "{memory}"}),
+    "GET /admin/api/session": Attempt(200, public=True),
+    "POST /admin/api/session": Attempt(401),
+    "DELETE /admin/api/session": Attempt(401),
+    "GET /admin/api/overview": Attempt(401),
+    "GET /admin/api/users": Attempt(401, query="?query={email}"),
+    "GET /admin/api/users/{user_id}": Attempt(401),
+    "PUT /admin/api/users/{user_id}/plan": Attempt(401, {"tier": "free"}),
+    "POST /admin/api/users/{user_id}/erase": Attempt(401, {"typed": "{email}"}),
+    "POST /admin/api/users/{user_id}/rebuild-cache": Attempt(401),
+    "GET /admin/api/limits": Attempt(401),
+    "GET /admin/api/system": Attempt(401),
+    "POST /admin/api/jobs/{name}/run": Attempt(401),
+    "POST /admin/api/missing-users/{user_id}/erase": Attempt(401, {"typed": "{user}"}),
+    "GET /admin/api/audit": Attempt(401),
     "GET /usage": Attempt(200, scope="any"),
+    "POST /capture-health": Attempt(
+        200, {"installation": "{memory}", "version": "1.0", "days": []}, scope="write"
+    ),
     "GET /tokens": Attempt(200, scope="owner"),
     "POST /tokens": Attempt(201, {"name": "{user}", "scopes": ["read"]}, scope="owner"),
     "DELETE /tokens/{token_id}": Attempt(404, scope="owner"),
@@ -518,6 +535,7 @@ ATTEMPTS = {
     "GET /healthz": Attempt(200, public=True),
     "GET /readyz": Attempt(200, public=True),
     "GET /health": Attempt(200, public=True),
+    "GET /metrics": Attempt(200, public=True),
     "POST /auth/v1/signup": Attempt(422, {"email": "{email}", "password": PASSWORD}, public=True),
     "POST /auth/v1/token": Attempt(
         400,
@@ -569,6 +587,7 @@ async def test_no_route_gives_or_changes_what_is_anothers(
         "{import_id}": await an_import_of(client, alice) if "{import_id}" in name else "",
         "{email}": user["email"],
         "{token_id}": token["id"],
+        "{user_id}": user["id"],
     }
 
     def filled(text: str) -> str:
