@@ -171,7 +171,7 @@ async def export(resources: Resources, operator: Operator, user_id: UUID) -> Asy
     await _required(resources, user_id)
     async with acting_as_admin(resources.db) as conn:
         await _note(conn, operator, "account_exported", user_id)
-    return await resources.exports.begin(user_id, None)
+    return await resources.past.exports.begin(user_id, None)
 
 
 async def erase(resources: Resources, operator: Operator, user_id: UUID, typed: str) -> Receipt:

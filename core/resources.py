@@ -6,6 +6,7 @@ import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 from uuid import UUID
 
 import httpx
@@ -43,6 +44,13 @@ from storage.database import DATABASE_AWAY, Pool, open_pool
 from storage.migrate import migrate
 
 
+class Past(NamedTuple):
+    """A person's past, brought in and taken away."""
+
+    imports: ImportJobs
+    exports: Exports
+
+
 @dataclass(frozen=True, slots=True)
 class Resources:
     settings: Settings
@@ -57,11 +65,10 @@ class Resources:
     worker: EmbeddingWorker | None
     saves: SaveQueue
     retrieval: Retrieval
+    past: Past
     faults: Faults
     requests: RequestMetrics
     pulse: Pulse
-    imports: ImportJobs
-    exports: Exports
     traffic: Traffic
     admin: AdminAccess
     directory: Directory
@@ -101,7 +108,7 @@ async def _open(
     erasures = Erasures(db, forget, local_auth, project)
     missing_users = MissingUsers(db, project, erasures) if project else None
     jobs = await _jobs(db, retrieval, erasures, missing_users, stack)
-    saves, worker = await _saving(db, embedder, stack)
+    worker, saves = await _saving(db, embedder, stack)
     return Resources(
         settings=settings,
         db=db,
@@ -115,8 +122,7 @@ async def _open(
         worker=worker,
         saves=saves,
         retrieval=retrieval,
-        imports=await _imports(ImportJobs(db, url, settings), stack),
-        exports=Exports(db),
+        past=await _past(settings, db, url, stack),
         traffic=await _traffic(db, stack),
         erasures=erasures,
         faults=reporter,
@@ -159,6 +165,17 @@ def _retrieval(
     )
     stack.callback(retrieval.close)
     return retrieval
+
+
+async def _saving(
+    db: Pool, embedder: Embedder | None, stack: AsyncExitStack
+) -> tuple[EmbeddingWorker | None, SaveQueue]:
+    worker = EmbeddingWorker(db, embedder) if embedder else None
+    saves = SaveQueue(db, on_saved=worker.wake if worker else None)
+    if worker:
+        await stack.enter_async_context(_running("embedding", worker.run))
+    await stack.enter_async_context(_running("saves", saves.run, saves.close))
+    return worker, saves
 
 
 async def _pulse(db: Pool, embedder: Embedder | None, stack: AsyncExitStack) -> Pulse:
@@ -246,20 +263,10 @@ def _spare_the_collector() -> None:
     gc.set_threshold(100_000, 50, 1_000)
 
 
-async def _saving(
-    db: Pool, embedder: Embedder | None, stack: AsyncExitStack
-) -> tuple[SaveQueue, EmbeddingWorker | None]:
-    worker = EmbeddingWorker(db, embedder) if embedder else None
-    saves = SaveQueue(db, on_saved=worker.wake if worker else None)
-    if worker:
-        await stack.enter_async_context(_running("embedding", worker.run))
-    await stack.enter_async_context(_running("saves", saves.run, saves.close))
-    return saves, worker
-
-
-async def _imports(jobs: ImportJobs, stack: AsyncExitStack) -> ImportJobs:
-    await stack.enter_async_context(_running("imports", jobs.run))
-    return jobs
+async def _past(settings: Settings, db: Pool, url: str, stack: AsyncExitStack) -> Past:
+    imports = ImportJobs(db, url, settings)
+    await stack.enter_async_context(_running("imports", imports.run))
+    return Past(imports, Exports(db))
 
 
 def _forgetting(

@@ -494,6 +494,12 @@ ATTEMPTS = {
     "GET /sync/since": Attempt(200),
     "GET /conversations": Attempt(200),
     "GET /conversations/{conversation_id}": Attempt(404),
+    "POST /import": Attempt(202, {"prompt": "{memory}"}, scope="write"),
+    "GET /import": Attempt(200),
+    "GET /import/{import_id}": Attempt(404),
+    "POST /import/{import_id}/cancel": Attempt(404, scope="write"),
+    "GET /export/full": Attempt(200),
+    "POST /export/full": Attempt(200, {"passphrase": "{memory}"}),
     "GET /admin/api/session": Attempt(200, public=True),
     "POST /admin/api/session": Attempt(401),
     "DELETE /admin/api/session": Attempt(401),
@@ -509,12 +515,6 @@ ATTEMPTS = {
     "POST /admin/api/jobs/{name}/run": Attempt(401),
     "POST /admin/api/missing-users/{user_id}/erase": Attempt(401, {"typed": "{user}"}),
     "GET /admin/api/audit": Attempt(401),
-    "POST /import": Attempt(202, {"prompt": "{memory}"}, scope="write"),
-    "GET /import": Attempt(200),
-    "GET /import/{import_id}": Attempt(404),
-    "POST /import/{import_id}/cancel": Attempt(404, scope="write"),
-    "GET /export/full": Attempt(200),
-    "POST /export/full": Attempt(200, {"passphrase": "{memory}"}),
     "GET /usage": Attempt(200, scope="any"),
     "POST /capture-health": Attempt(
         200, {"installation": "{memory}", "version": "1.0", "days": []}, scope="write"
@@ -590,6 +590,7 @@ async def test_no_route_gives_or_changes_what_is_anothers(
         "{import_id}": await an_import_of(client, alice) if "{import_id}" in name else "",
         "{email}": user["email"],
         "{token_id}": token["id"],
+        "{user_id}": user["id"],
     }
 
     def filled(text: str) -> str:
