@@ -4,8 +4,8 @@ from uuid import UUID
 
 from storage.database import Connection
 
-# They stand in migration 0006 too, which binds the role to them.
-TOMBSTONE_DAYS, USE_DAYS, MARK_DAYS = 30, 400, 8
+# They stand in the migrations 0006 too, which bind the role to them.
+TOMBSTONE_DAYS, TOKEN_DAYS, USE_DAYS, MARK_DAYS = 30, 30, 400, 8
 
 
 async def users_with_old_tombstones(conn: Connection, limit: int) -> list[UUID]:
@@ -60,6 +60,19 @@ async def purge_daily_use(conn: Connection, limit: int) -> int:
              WHERE day < current_date - $1::integer LIMIT $2)
         """,
         USE_DAYS,
+        limit,
+    )
+    return int(done.removeprefix("DELETE "))
+
+
+async def purge_tokens(conn: Connection, limit: int) -> int:
+    done = await conn.execute(
+        """
+        DELETE FROM memory_layer.api_tokens WHERE (user_id, id) IN (
+            SELECT user_id, id FROM memory_layer.api_tokens
+             WHERE expires_at < now() - make_interval(days => $1) LIMIT $2)
+        """,
+        TOKEN_DAYS,
         limit,
     )
     return int(done.removeprefix("DELETE "))
