@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from fastapi_swagger import patch_fastapi
 
 from core import errors
-from core.config import Settings
+from core.config import VERSION, Settings
 from core.resources import Resources, open_resources
 from routers import (
     account,
@@ -20,6 +20,7 @@ from routers import (
     local_auth,
     mcp,
     memories,
+    metrics,
     pages,
     saving,
     search,
@@ -38,6 +39,7 @@ ROUTERS = (
     usage,
     account,
     health,
+    metrics,
     local_auth,
     pages,
 )
@@ -59,7 +61,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app = FastAPI(
         title="Memory Layer",
         description="Keeps a person's AI chats word for word and finds them again.",
-        version="0.1.0",
+        version=VERSION,
         lifespan=lifespan,
         responses=answers.failures(
             errors.TooSlow,

@@ -4,12 +4,30 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
+from pydantic import (
+    AliasChoices,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from core.addresses import Network, networks
 
 ROOT = Path(__file__).resolve().parent.parent
+VERSION = "0.1.0"
+
+
+def complaints(error: ValidationError) -> list[str]:
+    """One line for each wrong setting, without its value, which may be a secret."""
+    lines = []
+    for item in error.errors():
+        name = ".".join(map(str, item["loc"])).upper()
+        reason = item["msg"].removeprefix("Value error, ")
+        lines.append(f"{name}: {reason}" if name else reason)
+    return lines
 
 
 class SettingsError(ValueError):
@@ -33,6 +51,10 @@ class Settings(BaseSettings):
     data_dir: Path = Field(default_factory=_default_data_dir)
     model_dir: Path = ROOT / "models"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_hash_key: SecretStr | None = Field(None, min_length=16)
+    environment: str = Field("production", pattern=r"^[\w.-]{1,64}$")
+    sentry_dsn: SecretStr | None = None
+    metrics_token: SecretStr | None = Field(None, min_length=16)
 
     database_url: SecretStr | None = None
     database_pool_min: int = Field(2, ge=1, le=50)
@@ -42,6 +64,7 @@ class Settings(BaseSettings):
     supabase_url: str | None = None
     supabase_jwks_url: str | None = None
     supabase_jwt_secret: SecretStr | None = None
+    supabase_publishable_key: SecretStr | None = None
     supabase_secret_key: SecretStr | None = Field(
         None, validation_alias=AliasChoices("supabase_secret_key", "supabase_key")
     )
@@ -99,6 +122,10 @@ class Settings(BaseSettings):
         if self.database_pool_min > self.database_pool_max:
             raise SettingsError("DATABASE_POOL_MIN is above DATABASE_POOL_MAX")
         return self
+
+    @property
+    def jwks_url(self) -> str:
+        return self.supabase_jwks_url or f"{self.token_issuer}/.well-known/jwks.json"
 
     @property
     def uses_supabase_auth(self) -> bool:

@@ -9,20 +9,23 @@ from dataclasses import dataclass
 from uuid import UUID
 
 import httpx
-import structlog
 
+from core import faults
 from core.auth import TokenVerifier
 from core.bad_tokens import BadTokens
 from core.config import Settings, SettingsError
 from core.embedding_worker import EmbeddingWorker
 from core.embeddings import Embedder, make_embedder
 from core.erasure import Erasures
+from core.faults import Faults
 from core.jobs import Jobs
 from core.jwks import RemoteKeys
 from core.local_auth import LocalAuth
 from core.missing_users import MissingUsers
 from core.plans import Plans
+from core.pulse import Pulse
 from core.rate_limiter import RateLimiter
+from core.request_metrics import RequestMetrics
 from core.retrieval import Retrieval
 from core.save_queue import SaveQueue
 from core.signing_keys import load_or_create_keys
@@ -33,8 +36,6 @@ from core.upkeep import all_jobs
 from storage.counters import LocalCounters
 from storage.database import DATABASE_AWAY, Pool, open_pool
 from storage.migrate import migrate
-
-log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,9 @@ class Resources:
     worker: EmbeddingWorker | None
     saves: SaveQueue
     retrieval: Retrieval
+    faults: Faults
+    requests: RequestMetrics
+    pulse: Pulse
     traffic: Traffic
     erasures: Erasures
     missing_users: MissingUsers | None
@@ -67,14 +71,13 @@ async def open_resources(
     line for the operator.
     """
     async with AsyncExitStack() as stack:
+        reporter = _faults(settings, stack)
         embedder = await _embedder(settings, stack)
         db = await _database(settings, stack, report)
         http = await stack.enter_async_context(httpx.AsyncClient(timeout=30))
         verifier, local_auth = await _auth(settings, db, http, stack)
         limiter = await _limiter(settings, db, stack)
         traffic = await _traffic(db, stack)
-        worker = EmbeddingWorker(db, embedder) if embedder else None
-        saves = SaveQueue(db, on_saved=worker.wake if worker else None)
         retrieval = _retrieval(settings, db, embedder, stack)
         tokens = ApiTokens(db)
         forget = _forgetting(verifier, tokens, limiter, retrieval)
@@ -82,9 +85,8 @@ async def open_resources(
         erasures = Erasures(db, forget, local_auth, directory)
         missing_users = MissingUsers(db, directory, erasures) if directory else None
         jobs = await _jobs(db, retrieval, erasures, missing_users, stack)
-        if worker:
-            await stack.enter_async_context(_running("embedding", worker.run))
-        await stack.enter_async_context(_running("saves", saves.run, saves.close))
+        worker, saves = await _saving(db, embedder, stack)
+        pulse = await _pulse(db, embedder, stack)
         _spare_the_collector()
         yield Resources(
             settings=settings,
@@ -101,9 +103,19 @@ async def open_resources(
             retrieval=retrieval,
             traffic=traffic,
             erasures=erasures,
+            faults=reporter,
+            requests=RequestMetrics(),
+            pulse=pulse,
             missing_users=missing_users,
             jobs=jobs,
         )
+
+
+def _faults(settings: Settings, stack: AsyncExitStack) -> Faults:
+    reporter = Faults(settings)
+    stack.callback(reporter.close)
+    faults.use(reporter)
+    return reporter
 
 
 async def _embedder(settings: Settings, stack: AsyncExitStack) -> Embedder | None:
@@ -129,6 +141,24 @@ def _retrieval(
     )
     stack.callback(retrieval.close)
     return retrieval
+
+
+async def _saving(
+    db: Pool, embedder: Embedder | None, stack: AsyncExitStack
+) -> tuple[EmbeddingWorker | None, SaveQueue]:
+    worker = EmbeddingWorker(db, embedder) if embedder else None
+    saves = SaveQueue(db, on_saved=worker.wake if worker else None)
+    if worker:
+        await stack.enter_async_context(_running("embedding", worker.run))
+    await stack.enter_async_context(_running("saves", saves.run, saves.close))
+    return worker, saves
+
+
+async def _pulse(db: Pool, embedder: Embedder | None, stack: AsyncExitStack) -> Pulse:
+    pulse = Pulse(db, embeds=embedder is not None)
+    await stack.enter_async_context(_running("loop lag", pulse.watch_loop))
+    await stack.enter_async_context(_running("database watch", pulse.watch_database))
+    return pulse
 
 
 async def _database(
@@ -167,9 +197,7 @@ async def _auth(
         local_auth = LocalAuth(db, settings, await load_or_create_keys(db))
         stack.callback(local_auth.close)
         return local_auth.verifier, local_auth
-    keys = RemoteKeys(
-        settings.supabase_jwks_url or f"{settings.token_issuer}/.well-known/jwks.json", http
-    )
+    keys = RemoteKeys(settings.jwks_url, http)
     stack.callback(keys.close)
     secret = settings.supabase_jwt_secret
     return TokenVerifier(
@@ -252,5 +280,5 @@ async def _forever(name: str, work: Callable[[], Awaitable[None]]) -> None:
         try:
             return await work()
         except Exception as error:
-            log.error("background_work_failed", work=name, error=type(error).__name__)
+            faults.report("background_work_failed", error, work=name)
             await asyncio.sleep(1)

@@ -37,6 +37,7 @@ async def identify(request: Request, token: str, scope: Scope | None = None) -> 
     resources: Resources = request.state.resources
     verifier = resources.tokens if token.startswith(PREFIX) else resources.verifier
     user = verifier.remembered(token) or await verified(request, verifier, token)
+    request.state.seen.user_id = user.id
     if scope is not None and scope not in user.scopes:
         raise MissingScope(f"This token lacks the scope {scope}.", scope=scope)
     return SignedIn(user, resources)

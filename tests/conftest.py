@@ -180,11 +180,11 @@ class Server:
         self._log.seek(0)
         return self._log.read().decode()
 
-    def start(self) -> None:
+    def start(self, folder: Path = ROOT) -> None:
         inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         self.process = subprocess.Popen(
             [sys.executable, "main.py"],
-            cwd=ROOT,
+            cwd=folder,
             env=inherited | self._settings | {"PORT": str(self.port)},
             stdout=self._log,
             stderr=subprocess.STDOUT,

@@ -408,6 +408,7 @@ ATTEMPTS = {
     "GET /healthz": Attempt(200, public=True),
     "GET /readyz": Attempt(200, public=True),
     "GET /health": Attempt(200, public=True),
+    "GET /metrics": Attempt(200, public=True),
     "POST /auth/v1/signup": Attempt(422, {"email": "{email}", "password": PASSWORD}, public=True),
     "POST /auth/v1/token": Attempt(
         400,
