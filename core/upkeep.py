@@ -37,18 +37,29 @@ def all_jobs(
         async with accounts.acting_as_auth(pool) as conn:
             return f"{await accounts.end_all_idle_sessions(conn, MAX_IDLE)} sessions"
 
+    async def purge_tokens() -> str:
+        return f"{await _until_none(pool, retention.purge_tokens)} tokens"
+
+    async def verify_caches() -> str:
+        users = retrieval.caches.users
+        right = sum([await retrieval.caches.verify(user_id) for user_id in users])
+        return f"{len(users)} caches, {len(users) - right} differed"
+
     async def remove_marks() -> str:
         return f"{await _remove_marks(pool)} accounts"
 
     async def count_memories() -> str:
         return f"{await _count_memories(pool)} users"
 
+    compare = "Compare the caches in use with the database; drop those that differ"
     jobs = [
         Job("purge_trash", HOUR, "Forget what was deleted over 30 days ago", purge_trash),
         Job("purge_tombstones", DAY, "Forget that it was, after 400 days", purge_tombstones),
         Job("count_memories", 15, "Count the memories of users who changed", count_memories),
         Job("purge_daily_use", DAY, "Forget the use of days over 400 days ago", purge_daily_use),
         Job("end_sessions", HOUR, "End sessions that 30 days went unused", end_sessions),
+        Job("purge_tokens", DAY, "Forget tokens that expired over 30 days ago", purge_tokens),
+        Job("verify_caches", 5 * MINUTE, compare, verify_caches, everywhere=True),
         Job("finish_erasures", 10 * MINUTE, "Finish erasing accounts", erasures.finish_all),
         Job("remove_marks", DAY, "Forget who was erased over 8 days ago", remove_marks),
     ]
