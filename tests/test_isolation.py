@@ -261,7 +261,7 @@ async def sign(database_url: str) -> Callable[[], Headers]:
     return sign
 
 
-@pytest.mark.parametrize(("backend", "examples"), [("faiss", 125), ("pgvector", 25)])
+@pytest.mark.parametrize(("backend", "examples"), [("faiss", 125), ("pgvector", 12)])
 async def test_nothing_of_one_person_ever_reaches_another(
     make_server: Callable[..., Server],
     sign: Callable[[], Headers],
