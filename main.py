@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from fastapi_swagger import patch_fastapi
 
 from core import errors
-from core.config import Settings
+from core.config import VERSION, Settings
 from core.resources import Resources, open_resources
 from routers import (
     account,
@@ -20,12 +20,14 @@ from routers import (
     local_auth,
     mcp,
     memories,
+    metrics,
     pages,
     saving,
     search,
     tokens,
     usage,
 )
+from routers.addresses import AddressLimits
 
 ROUTERS = (
     saving,
@@ -37,6 +39,7 @@ ROUTERS = (
     usage,
     account,
     health,
+    metrics,
     local_auth,
     pages,
 )
@@ -44,6 +47,7 @@ ROUTERS = (
 
 class State(TypedDict):
     resources: Resources
+    by_address: AddressLimits
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -52,12 +56,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
         async with open_resources(settings or Settings()) as resources:
-            yield {"resources": resources}
+            yield {"resources": resources, "by_address": AddressLimits(resources.settings)}
 
     app = FastAPI(
         title="Memory Layer",
         description="Keeps a person's AI chats word for word and finds them again.",
-        version="0.1.0",
+        version=VERSION,
         lifespan=lifespan,
         responses=answers.failures(
             errors.TooSlow,

@@ -114,15 +114,18 @@ class TokenVerifier:
 
     async def verify(self, token: str) -> User:
         """Raise Unauthorized, or Unavailable when there are no keys to verify with."""
+        user = self.remembered(token)
+        if user is not None:
+            return user
         if len(token) > MAX_TOKEN or not COMPACT.fullmatch(token):
             raise Unauthorized
-        digest = hashlib.sha256(token.encode()).digest()
-        user = self._remembered(digest)
-        if user is None:
-            claims = await self._claims(token)
-            email, signed_in_at = claims.email or None, claims.signed_in_at
-            user = User(claims.sub, claims.session_id, email, signed_in_at=signed_in_at)
-            self._remember(digest, user, claims.exp)
+        digest = _digest(token)
+        # What was good must prove itself anew.
+        self._verified.pop(digest, None)
+        claims = await self._claims(token)
+        email, signed_in_at = claims.email or None, claims.signed_in_at
+        user = User(claims.sub, claims.session_id, email, signed_in_at=signed_in_at)
+        self._remember(digest, user, claims.exp)
         return user
 
     def forget(self, user_id: UUID) -> None:
@@ -130,7 +133,12 @@ class TokenVerifier:
         for digest in mine:
             del self._verified[digest]
 
-    def _remembered(self, digest: bytes) -> User | None:
+    def was_good(self, token: str) -> bool:
+        return _digest(token) in self._verified
+
+    def remembered(self, token: str) -> User | None:
+        """Return whose token this is, if it was good a moment ago."""
+        digest = _digest(token)
         self._keys.refresh_soon()
         self._forget_tokens_of_old_keys()
         user, until = self._verified.get(digest, (None, 0.0))
@@ -182,3 +190,7 @@ class TokenVerifier:
         begins = max(claims.iat, claims.nbf or 0)
         if claims.iss != self._issuer or claims.exp + LEEWAY <= now or begins - LEEWAY > now:
             raise Unauthorized
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()

@@ -4,10 +4,30 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AliasChoices, Field, SecretStr, model_validator
+from pydantic import (
+    AliasChoices,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from core.addresses import Network, networks
+
 ROOT = Path(__file__).resolve().parent.parent
+VERSION = "0.1.0"
+
+
+def complaints(error: ValidationError) -> list[str]:
+    """One line for each wrong setting, without its value, which may be a secret."""
+    lines = []
+    for item in error.errors():
+        name = ".".join(map(str, item["loc"])).upper()
+        reason = item["msg"].removeprefix("Value error, ")
+        lines.append(f"{name}: {reason}" if name else reason)
+    return lines
 
 
 class SettingsError(ValueError):
@@ -31,6 +51,10 @@ class Settings(BaseSettings):
     data_dir: Path = Field(default_factory=_default_data_dir)
     model_dir: Path = ROOT / "models"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_hash_key: SecretStr | None = Field(None, min_length=16)
+    environment: str = Field("production", pattern=r"^[\w.-]{1,64}$")
+    sentry_dsn: SecretStr | None = None
+    metrics_token: SecretStr | None = Field(None, min_length=16)
 
     database_url: SecretStr | None = None
     database_pool_min: int = Field(2, ge=1, le=50)
@@ -40,6 +64,7 @@ class Settings(BaseSettings):
     supabase_url: str | None = None
     supabase_jwks_url: str | None = None
     supabase_jwt_secret: SecretStr | None = None
+    supabase_publishable_key: SecretStr | None = None
     supabase_secret_key: SecretStr | None = Field(
         None, validation_alias=AliasChoices("supabase_secret_key", "supabase_key")
     )
@@ -61,6 +86,12 @@ class Settings(BaseSettings):
     default_tier: Literal["free", "pro", "enterprise"] | None = None
     replicas: int = Field(1, ge=1)
 
+    sign_ups_per_hour: int = Field(30, ge=1)
+    sign_ins_per_minute: int = Field(20, ge=1)
+    admin_sign_ins_per_minute: int = Field(5, ge=1)
+    bad_tokens_per_minute: int = Field(60, ge=1)
+    trusted_proxies: Annotated[tuple[Network, ...], NoDecode] = ()
+
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
     vector_backend: Literal["faiss", "pgvector"] = "faiss"
@@ -72,10 +103,15 @@ class Settings(BaseSettings):
     def _empty_means_unset(cls, values: dict[str, object]) -> dict[str, object]:
         """`NAME=` in an env file or a deployment form is no value."""
         kept = {name: value for name, value in values.items() if value != ""}
-        for name in ("cors_origins", "allowed_hosts"):
+        for name in ("cors_origins", "allowed_hosts", "trusted_proxies"):
             if isinstance(listed := kept.get(name), str):
                 kept[name] = tuple(part.strip() for part in listed.split(",") if part.strip())
         return kept
+
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _networks(cls, names: tuple[str, ...]) -> tuple[Network, ...]:
+        return networks(names)
 
     @model_validator(mode="after")
     def _supabase_needs_its_database(self) -> "Settings":
@@ -86,6 +122,10 @@ class Settings(BaseSettings):
         if self.database_pool_min > self.database_pool_max:
             raise SettingsError("DATABASE_POOL_MIN is above DATABASE_POOL_MAX")
         return self
+
+    @property
+    def jwks_url(self) -> str:
+        return self.supabase_jwks_url or f"{self.token_issuer}/.well-known/jwks.json"
 
     @property
     def uses_supabase_auth(self) -> bool:

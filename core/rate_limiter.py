@@ -1,6 +1,8 @@
 """Spends requests: in Redis, or in this process while Redis is away or not used."""
 
 import asyncio
+import time
+from collections import Counter
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple, Protocol
 from uuid import UUID
@@ -14,6 +16,7 @@ from storage.counters import (
     DAY,
     DAY_SPENT,
     MINUTE,
+    TOO_FAST,
     Ask,
     Count,
     CountersAway,
@@ -44,19 +47,21 @@ class Breaker:
     def is_open(self) -> bool:
         return self.failures >= FAILURES
 
-    def failed(self, error: CountersAway) -> None:
+    def failed(self, error: CountersAway) -> bool:
+        """Say whether it is the first failure in a row."""
+        is_first = not self.failures
         if not self.is_open:
             self.failures = FAILURES if error.timed_out else self.failures + 1
             if self.is_open:
                 log.warning("redis_away", reason=str(error))
+        return is_first
 
     def succeeded(self) -> bool:
-        """Say whether there were failures before."""
-        if not self.failures:
-            return False
-        self.failures = 0
-        log.warning("redis_back")
-        return True
+        """Say whether it was open."""
+        was_open, self.failures = self.is_open, 0
+        if was_open:
+            log.warning("redis_back")
+        return was_open
 
 
 class Window(NamedTuple):
@@ -84,6 +89,9 @@ class RateLimiter:
         self._local = local
         self._remote = remote
         self._breaker = Breaker()
+        self._both_until = 0.0
+        # By tier and window, since the start.
+        self.refused: Counter[tuple[str, str]] = Counter()
 
     @property
     def state(self) -> Literal["ok", "degraded", "off"]:
@@ -97,6 +105,8 @@ class RateLimiter:
         count = await self._count(account, 1)
         if count.verdict != ALLOWED:
             self._plans.note(account, count, 0)
+            window = "day" if count.verdict == DAY_SPENT else "minute"
+            self.refused[account.plan.tier, window] += 1
             raise refusal(account.plan, count)
         self._plans.note(account, count, 1)
 
@@ -121,21 +131,30 @@ class RateLimiter:
 
     async def _count(self, account: Account, cost: int) -> Count:
         ask = account.ask(cost)
-        if self._remote is not None and not self._breaker.is_open:
-            count = await self._try(self._remote, ask)
-            if count is not None:
-                return count
-        return self._local.spend(ask)
+        if self._remote is None or self._breaker.is_open:
+            return self._local.spend(ask)
+        here = self._count_here_too(ask) if self._both_until else None
+        if here is not None and here.verdict == TOO_FAST:
+            return here
+        return await self._try(self._remote, ask) or here or self._local.spend(ask)
+
+    def _count_here_too(self, ask: Ask) -> Count | None:
+        """What passed here alone is in no log of Redis: for a minute after, both must allow."""
+        if time.monotonic() < self._both_until:
+            return self._local.spend(ask)
+        self._both_until = 0.0
+        return None
 
     async def _try(self, remote: SharedCounters, ask: Ask) -> Count | None:
         try:
             count = await remote.spend(ask)
         except CountersAway as error:
-            self._breaker.failed(error)
+            if self._breaker.failed(error):
+                self._local.take_over()
             return None
         if self._breaker.succeeded():
-            # What was counted here meanwhile goes on in Redis, by each account's `used`.
-            self._local.clear()
+            # The day that was counted here goes on in Redis, by each account's `used`.
+            self._both_until = time.monotonic() + MINUTE / 1_000_000
         return count
 
 

@@ -9,28 +9,33 @@ from dataclasses import dataclass
 from uuid import UUID
 
 import httpx
-import structlog
 
+from core import faults
 from core.auth import TokenVerifier
+from core.bad_tokens import BadTokens
 from core.config import Settings, SettingsError
 from core.embedding_worker import EmbeddingWorker
 from core.embeddings import Embedder, make_embedder
 from core.erasure import Erasures
+from core.faults import Faults
+from core.jobs import Jobs
 from core.jwks import RemoteKeys
 from core.local_auth import LocalAuth
+from core.missing_users import MissingUsers
 from core.plans import Plans
+from core.pulse import Pulse
 from core.rate_limiter import RateLimiter
+from core.request_metrics import RequestMetrics
 from core.retrieval import Retrieval
 from core.save_queue import SaveQueue
 from core.signing_keys import load_or_create_keys
 from core.supabase_users import supabase_users
 from core.tokens import ApiTokens
 from core.traffic import Traffic
+from core.upkeep import all_jobs
 from storage.counters import LocalCounters
 from storage.database import DATABASE_AWAY, Pool, open_pool
 from storage.migrate import migrate
-
-log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +45,20 @@ class Resources:
     http: httpx.AsyncClient
     verifier: TokenVerifier
     tokens: ApiTokens
+    bad_tokens: BadTokens
     limiter: RateLimiter
     local_auth: LocalAuth | None
     embedder: Embedder | None
     worker: EmbeddingWorker | None
     saves: SaveQueue
     retrieval: Retrieval
+    faults: Faults
+    requests: RequestMetrics
+    pulse: Pulse
     traffic: Traffic
     erasures: Erasures
+    missing_users: MissingUsers | None
+    jobs: Jobs
 
 
 @asynccontextmanager
@@ -60,35 +71,30 @@ async def open_resources(
     line for the operator.
     """
     async with AsyncExitStack() as stack:
+        reporter = _faults(settings, stack)
         embedder = await _embedder(settings, stack)
         db = await _database(settings, stack, report)
         http = await stack.enter_async_context(httpx.AsyncClient(timeout=30))
         verifier, local_auth = await _auth(settings, db, http, stack)
         limiter = await _limiter(settings, db, stack)
         traffic = await _traffic(db, stack)
-        worker = EmbeddingWorker(db, embedder) if embedder else None
-        saves = SaveQueue(db, on_saved=worker.wake if worker else None)
-        retrieval = Retrieval(
-            db,
-            embedder,
-            settings.index_memory_mb * 1024 * 1024,
-            patience=settings.index_load_ms / 1000,
-            cached=settings.vector_backend == "faiss",
-        )
-        stack.callback(retrieval.close)
-        forget = _forgetting(verifier, limiter, retrieval)
-        erasures = Erasures(db, forget, local_auth, supabase_users(settings, http))
-        await stack.enter_async_context(_running("erasures", erasures.run))
-        if worker:
-            await stack.enter_async_context(_running("embedding", worker.run))
-        await stack.enter_async_context(_running("saves", saves.run, saves.close))
+        retrieval = _retrieval(settings, db, embedder, stack)
+        tokens = ApiTokens(db)
+        forget = _forgetting(verifier, tokens, limiter, retrieval)
+        directory = supabase_users(settings, http)
+        erasures = Erasures(db, forget, local_auth, directory)
+        missing_users = MissingUsers(db, directory, erasures) if directory else None
+        jobs = await _jobs(db, retrieval, erasures, missing_users, stack)
+        worker, saves = await _saving(db, embedder, stack)
+        pulse = await _pulse(db, embedder, stack)
         _spare_the_collector()
         yield Resources(
             settings=settings,
             db=db,
             http=http,
             verifier=verifier,
-            tokens=ApiTokens(db),
+            tokens=tokens,
+            bad_tokens=BadTokens(settings.bad_tokens_per_minute),
             limiter=limiter,
             local_auth=local_auth,
             embedder=embedder,
@@ -97,7 +103,19 @@ async def open_resources(
             retrieval=retrieval,
             traffic=traffic,
             erasures=erasures,
+            faults=reporter,
+            requests=RequestMetrics(),
+            pulse=pulse,
+            missing_users=missing_users,
+            jobs=jobs,
         )
+
+
+def _faults(settings: Settings, stack: AsyncExitStack) -> Faults:
+    reporter = Faults(settings)
+    stack.callback(reporter.close)
+    faults.use(reporter)
+    return reporter
 
 
 async def _embedder(settings: Settings, stack: AsyncExitStack) -> Embedder | None:
@@ -109,6 +127,38 @@ async def _embedder(settings: Settings, stack: AsyncExitStack) -> Embedder | Non
     if embedder:
         stack.push_async_callback(embedder.aclose)
     return embedder
+
+
+def _retrieval(
+    settings: Settings, db: Pool, embedder: Embedder | None, stack: AsyncExitStack
+) -> Retrieval:
+    retrieval = Retrieval(
+        db,
+        embedder,
+        settings.index_memory_mb * 1024 * 1024,
+        patience=settings.index_load_ms / 1000,
+        cached=settings.vector_backend == "faiss",
+    )
+    stack.callback(retrieval.close)
+    return retrieval
+
+
+async def _saving(
+    db: Pool, embedder: Embedder | None, stack: AsyncExitStack
+) -> tuple[EmbeddingWorker | None, SaveQueue]:
+    worker = EmbeddingWorker(db, embedder) if embedder else None
+    saves = SaveQueue(db, on_saved=worker.wake if worker else None)
+    if worker:
+        await stack.enter_async_context(_running("embedding", worker.run))
+    await stack.enter_async_context(_running("saves", saves.run, saves.close))
+    return worker, saves
+
+
+async def _pulse(db: Pool, embedder: Embedder | None, stack: AsyncExitStack) -> Pulse:
+    pulse = Pulse(db, embeds=embedder is not None)
+    await stack.enter_async_context(_running("loop lag", pulse.watch_loop))
+    await stack.enter_async_context(_running("database watch", pulse.watch_database))
+    return pulse
 
 
 async def _database(
@@ -147,9 +197,7 @@ async def _auth(
         local_auth = LocalAuth(db, settings, await load_or_create_keys(db))
         stack.callback(local_auth.close)
         return local_auth.verifier, local_auth
-    keys = RemoteKeys(
-        settings.supabase_jwks_url or f"{settings.token_issuer}/.well-known/jwks.json", http
-    )
+    keys = RemoteKeys(settings.jwks_url, http)
     stack.callback(keys.close)
     secret = settings.supabase_jwt_secret
     return TokenVerifier(
@@ -185,14 +233,28 @@ def _spare_the_collector() -> None:
 
 
 def _forgetting(
-    verifier: TokenVerifier, limiter: RateLimiter, retrieval: Retrieval
+    verifier: TokenVerifier, tokens: ApiTokens, limiter: RateLimiter, retrieval: Retrieval
 ) -> Callable[[UUID], Awaitable[None]]:
     async def forget(user_id: UUID) -> None:
         retrieval.forget(user_id)
         verifier.forget(user_id)
+        tokens.forget(user_id)
         await limiter.forget(user_id)
 
     return forget
+
+
+async def _jobs(
+    db: Pool,
+    retrieval: Retrieval,
+    erasures: Erasures,
+    missing_users: MissingUsers | None,
+    stack: AsyncExitStack,
+) -> Jobs:
+    jobs = Jobs(db, all_jobs(db, retrieval, erasures, missing_users))
+    await stack.enter_async_context(_running("erasures", erasures.run))
+    await stack.enter_async_context(_running("jobs", jobs.run))
+    return jobs
 
 
 @asynccontextmanager
@@ -218,5 +280,5 @@ async def _forever(name: str, work: Callable[[], Awaitable[None]]) -> None:
         try:
             return await work()
         except Exception as error:
-            log.error("background_work_failed", work=name, error=type(error).__name__)
+            faults.report("background_work_failed", error, work=name)
             await asyncio.sleep(1)

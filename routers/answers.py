@@ -9,6 +9,8 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
+from starlette.types import Receive, Scope, Send
 
 from core import errors
 from core.errors import AppError, InvalidInput, Unavailable
@@ -55,7 +57,19 @@ def failures(*kinds: type[AppError]) -> dict[int | str, dict[str, Any]]:
     }
 
 
-METERED = (errors.RateLimitExceeded, errors.TooManyRequests)
+METERED = (errors.MissingScope, errors.RateLimitExceeded, errors.TooManyRequests)
+
+
+class _FailureResponse(JSONResponse):
+    """Tells the edge its code, for the log and the metrics."""
+
+    def __init__(self, error: AppError, content: object, headers: dict[str, str]) -> None:
+        super().__init__(content, error.status, headers)
+        self._code = error.code
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["state"]["seen"].code = self._code
+        await super().__call__(scope, receive, send)
 
 
 def failure_response(error: AppError) -> JSONResponse:
@@ -65,7 +79,7 @@ def failure_response(error: AppError) -> JSONResponse:
         headers["Retry-After"] = str(error.retry_after)
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return JSONResponse(body.model_dump(mode="json"), error.status, headers)
+    return _FailureResponse(error, body.model_dump(mode="json"), headers)
 
 
 async def _app_error(_: Request, error: Exception) -> JSONResponse:
@@ -99,18 +113,31 @@ def _printable(text: str) -> str:
     return text.encode("utf-8", "replace").decode()[:200]
 
 
-async def _http_error(_: Request, error: Exception) -> JSONResponse:
+async def _http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     kind = _BY_STATUS.get(error.status_code, AppError)
     if error.status_code == 400:
         return failure_response(InvalidInput("The body is not valid JSON."))
     response = failure_response(kind())
     response.headers.update(error.headers or {})
+    if error.status_code == 405:
+        response.headers["Allow"] = ", ".join(sorted(_methods_at(request)))
     return response
 
 
-async def _database_away(_: Request, error: Exception) -> JSONResponse:
-    log.warning("database_away", error=type(error).__name__)
+def _methods_at(request: Request) -> set[str]:
+    """Of all routes at this address; Starlette names those of the first one only."""
+    routes = (route for route in request.app.routes if isinstance(route, Route))
+    return {
+        method
+        for route in routes
+        if route.methods and route.matches(request.scope)[0] is not Match.NONE
+        for method in route.methods
+    }
+
+
+async def _database_away(request: Request, error: Exception) -> JSONResponse:
+    log.warning("database_away", id=request.state.seen.id, error=type(error).__name__)
     return failure_response(Unavailable())
 
 

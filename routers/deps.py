@@ -10,6 +10,7 @@ from core.auth import Scope, User
 from core.errors import MissingScope, SignInRequired, Unauthorized
 from core.resources import Resources
 from core.tokens import PREFIX
+from routers.addresses import verified
 
 
 async def _resources(request: Request) -> Resources:
@@ -28,13 +29,15 @@ class SignedIn:
     resources: Resources
 
 
-async def identify(resources: Resources, token: str, scope: Scope | None = None) -> SignedIn:
+async def identify(request: Request, token: str, scope: Scope | None = None) -> SignedIn:
     """Say whose token this is, a personal one or an access token; it must have the scope.
 
     For routes that find the token elsewhere than `bearer_of` does. Costs the user nothing.
     """
+    resources: Resources = request.state.resources
     verifier = resources.tokens if token.startswith(PREFIX) else resources.verifier
-    user = await verifier.verify(token)
+    user = verifier.remembered(token) or await verified(request, verifier, token)
+    request.state.seen.user_id = user.id
     if scope is not None and scope not in user.scopes:
         raise MissingScope(f"This token lacks the scope {scope}.", scope=scope)
     return SignedIn(user, resources)
@@ -52,14 +55,14 @@ Ask = Callable[[Request], Awaitable[SignedIn]]
 
 def _free(scope: Scope | None) -> Ask:
     async def ask(request: Request) -> SignedIn:
-        return await identify(request.state.resources, bearer_of(request), scope)
+        return await identify(request, bearer_of(request), scope)
 
     return ask
 
 
 def _metered(scope: Scope) -> Ask:
     async def ask(request: Request) -> SignedIn:
-        caller = await identify(request.state.resources, bearer_of(request), scope)
+        caller = await identify(request, bearer_of(request), scope)
         await caller.resources.limiter.spend(caller.user.id)
         return caller
 
@@ -67,7 +70,7 @@ def _metered(scope: Scope) -> Ask:
 
 
 async def _owner(request: Request) -> SignedIn:
-    caller = await identify(request.state.resources, bearer_of(request))
+    caller = await identify(request, bearer_of(request))
     if caller.user.token_id is not None:
         raise SignInRequired
     return caller

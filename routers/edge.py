@@ -1,10 +1,14 @@
 """The one ASGI layer of ours around every request: host, encoding, patience, timing, log."""
 
 import asyncio
+import re
 import time
 from collections import deque
+from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import ip_address
+from random import getrandbits
+from uuid import UUID
 
 import structlog
 from starlette.exceptions import HTTPException
@@ -21,6 +25,8 @@ from core.errors import (
     UnsupportedEncoding,
     WrongHost,
 )
+from core.logs import Pseudonyms
+from core.resources import Resources
 from routers.answers import failure_response
 from routers.inputs import MOST_BODY_BYTES
 
@@ -29,6 +35,8 @@ log = structlog.get_logger("request")
 # A body of a megabyte over a slow line takes a few seconds.
 BODY_SECONDS = 30.0
 API_VERSION = "x-supabase-api-version"
+REQUEST_ID = "x-request-id"
+GOOD_ID = re.compile(r"[\w-]{8,64}", re.ASCII)
 REFUSALS = (RateLimitExceeded.status, TooManyRequests.status)
 
 
@@ -51,6 +59,15 @@ class Timings:
         }
 
 
+@dataclass(slots=True)
+class Seen:
+    """What a request's log line says of it; those who learn it write it here."""
+
+    id: str
+    user_id: UUID | None = None
+    code: str | None = None
+
+
 class Edge:
     """Its settings come with the first request, from the lifespan: making it reads none."""
 
@@ -60,14 +77,19 @@ class Edge:
         self._guarded: ASGIApp = self._within_bounds
         self.timings = Timings()
         self._hosts: frozenset[str] | None = None
+        self._pseudonyms = Pseudonyms(None)
+        self._log = log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        if self._hosts is None:
-            self._configure(scope["state"]["resources"].settings)
-        scope["state"]["timings"] = self.timings
         start = time.perf_counter()
+        resources: Resources = scope["state"]["resources"]
+        if self._hosts is None:
+            self._configure(resources.settings)
+        host, sent_id = _host_and_id(scope)
+        seen = Seen(sent_id if GOOD_ID.fullmatch(sent_id) else f"{getrandbits(64):016x}")
+        scope["state"] = scope["state"] | {"timings": self.timings, "seen": seen}
         status = 0
         refused = False
 
@@ -76,25 +98,46 @@ class Edge:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 refused = status in REFUSALS and _says_limits(message)
+                name_it = REQUEST_ID.encode(), seen.id.encode()
+                message["headers"] = [*message.get("headers", ()), name_it]
             await send(message)
 
         try:
-            if self._hosts and not _answers_to(_header(scope, b"host"), self._hosts):
+            if self._hosts and not _answers_to(host, self._hosts):
                 await failure_response(WrongHost())(scope, receive, note_status)
             else:
                 await self._guarded(scope, receive, note_status)
         except Exception as error:
-            # Its text may quote what people wrote: only its kind is logged.
-            log.error("unforeseen_error", error=type(error).__name__)
+            resources.faults.report("unforeseen_error", error, id=seen.id, route=_route(scope))
             if not status:
-                await failure_response(AppError())(scope, receive, note_status)
+                answer = failure_response(AppError(request_id=seen.id))
+                await answer(scope, receive, note_status)
         finally:
-            took = round((time.perf_counter() - start) * 1000, 2)
-            self.timings.add(took)
-            route = getattr(scope.get("route"), "path", None)
-            traffic = scope["state"]["resources"].traffic
-            traffic.add(scope["method"], route, status, took, refused)
-            log.info("request", method=scope["method"], route=route, status=status, ms=took)
+            self._note(scope, resources, seen, status, refused, time.perf_counter() - start)
+
+    def _note(
+        self,
+        scope: Scope,
+        resources: Resources,
+        seen: Seen,
+        status: int,
+        refused: bool,
+        seconds: float,
+    ) -> None:
+        route, method = _route(scope), scope["method"]
+        self.timings.add(seconds * 1000)
+        resources.traffic.add(method, route, status, seconds * 1000, refused)
+        resources.requests.add(route, method, status, seen.code, seconds)
+        self._log.info(
+            "request",
+            id=seen.id,
+            method=method,
+            route=route,
+            status=status,
+            code=seen.code,
+            ms=round(seconds * 1000, 2),
+            user=self._pseudonyms.of(seen.user_id) if seen.user_id else None,
+        )
 
     async def _within_bounds(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
@@ -108,6 +151,10 @@ class Edge:
         at_home = not settings.uses_supabase_auth
         names = (*settings.allowed_hosts, "localhost") if at_home else settings.allowed_hosts
         self._hosts = frozenset(name.lower() for name in names)
+        # The lazy logger would look its processors up with each line.
+        self._log = log.bind()
+        if settings.log_hash_key:
+            self._pseudonyms = Pseudonyms(settings.log_hash_key.get_secret_value())
         if settings.cors_origins:
             # Around the refusals too: a page can read only what carries these headers.
             self._guarded = CORSMiddleware(
@@ -120,6 +167,7 @@ class Edge:
                     "apikey",
                     "x-client-info",
                     API_VERSION,
+                    REQUEST_ID,
                     "mcp-protocol-version",
                     "mcp-method",
                     "mcp-name",
@@ -130,18 +178,32 @@ class Edge:
                     "ratelimit-policy",
                     "x-sb-error-code",
                     API_VERSION,
+                    REQUEST_ID,
                 ),
                 max_age=600,
             )
 
 
+def _route(scope: Scope) -> str | None:
+    """The template: of a path only what we wrote ourselves."""
+    route: str | None = getattr(scope.get("route"), "path", None)
+    return route
+
+
+def _host_and_id(scope: Scope) -> tuple[str, str]:
+    """The request's host, and what the client or a proxy calls this request."""
+    host = sent_id = b""
+    for name, value in scope["headers"]:
+        if name == b"host":
+            host = host or value
+        elif name == b"x-request-id":
+            sent_id = value
+    return host.decode("latin-1"), sent_id.decode("latin-1")
+
+
 def _says_limits(start: Message) -> bool:
     """Only a limit's refusal does: 403 is also the answer about what is somebody else's."""
     return any(name == b"ratelimit" for name, _ in start["headers"])
-
-
-def _header(scope: Scope, name: bytes) -> str:
-    return next((value for key, value in scope["headers"] if key == name), b"").decode("latin-1")
 
 
 def _refusal(headers: dict[bytes, bytes]) -> AppError | None:

@@ -17,12 +17,13 @@ MOST_USERS = 50_000
 
 
 class Ask(NamedTuple):
-    """One request of a user. `used` is what is known of `day` (days since the epoch) elsewhere.
+    """One request of a user, or of what else is counted. `used` is what is known elsewhere of `day`
+    (days since the epoch).
 
     A `cost` of 0 looks and spends nothing.
     """
 
-    user_id: UUID
+    user_id: UUID | str
     per_minute: int
     per_day: int
     day: int
@@ -84,6 +85,7 @@ return {verdict, used, recent, leaving + 60000000, now}
 @dataclass(slots=True)
 class _Use:
     day: int = -1
+    time: int = 0
     before: int = 0
     used: int = 0
     log: "array[int]" = field(default_factory=lambda: array("q"))
@@ -108,10 +110,13 @@ class LocalCounters:
         self._shares = shares
         self._clock = clock
         self._most_users = most_users
-        self._users: OrderedDict[UUID, _Use] = OrderedDict()
+        self._users: OrderedDict[UUID | str, _Use] = OrderedDict()
+        self._time = 0
 
-    def clear(self) -> None:
-        self._users.clear()
+    def take_over(self) -> None:
+        """Begin to count alone: days go on from `Ask.used`. Minutes that were counted here before
+        stay, or a shared counter that comes and goes would give a new minute each time."""
+        self._time += 1
 
     def forget(self, user_id: UUID) -> None:
         self._users.pop(user_id, None)
@@ -149,7 +154,7 @@ class LocalCounters:
                 self._users.popitem(last=False)
         else:
             self._users.move_to_end(ask.user_id)
-        if use.day != today:
-            use.day = today
+        if use.day != today or use.time != self._time:
+            use.day, use.time = today, self._time
             use.used = use.before = ask.used if ask.day == today else 0
         return use

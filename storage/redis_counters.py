@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from uuid import UUID
 
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -15,6 +16,8 @@ from redis.exceptions import TimeoutError as RedisTimeout
 from storage.counters import LUA, Ask, Count, CountersAway
 
 SECONDS = 0.05  # for a connection, an answer, and both together
+TICKS = 5  # that these seconds are made of
+LONGEST = 1.0  # of the library's own patience, which a stall of this process must not use up
 MOST_IN_A_PIPELINE = 512
 SHA = hashlib.sha1(LUA.encode()).hexdigest()  # noqa: S324 - EVALSHA's own
 
@@ -28,9 +31,9 @@ class RedisCounters:
             BlockingConnectionPool.from_url(
                 url,
                 max_connections=1,
-                timeout=SECONDS,
-                socket_timeout=SECONDS,
-                socket_connect_timeout=SECONDS,
+                timeout=LONGEST,
+                socket_timeout=LONGEST,
+                socket_connect_timeout=LONGEST,
                 retry=Retry(NoBackoff(), 0),
             )
         )
@@ -48,7 +51,8 @@ class RedisCounters:
 
     async def forget(self, user_id: UUID) -> None:
         with contextlib.suppress(RedisError, OSError):
-            await self._client.delete(*_keys(user_id))
+            async with _patience():
+                await self._client.delete(*_keys(user_id))
 
     async def aclose(self) -> None:
         if self._sender:
@@ -65,7 +69,7 @@ class RedisCounters:
             while self._waiting:
                 batch = self._waiting[:MOST_IN_A_PIPELINE]
                 del self._waiting[:MOST_IN_A_PIPELINE]
-                async with asyncio.timeout(SECONDS):
+                async with _patience():
                     replies = await self._ask([ask for ask, _ in batch])
                 for (_, answer), reply in zip(batch, replies, strict=True):
                     _settle(answer, reply)
@@ -98,7 +102,33 @@ class RedisCounters:
             return list(await pipe.execute(raise_on_error=False))
 
 
-def _keys(user_id: UUID) -> tuple[str, str]:
+@asynccontextmanager
+async def _patience() -> AsyncIterator[None]:
+    """Raise TimeoutError after SECONDS, in ticks between each of which the loop has run.
+
+    After a stall of our own loop a plain time-out fires before the answer is read that has long
+    been there, and a Redis in the best of health is taken for away.
+    """
+    loop, left = asyncio.get_running_loop(), TICKS
+    handle: asyncio.TimerHandle
+
+    def tick() -> None:
+        nonlocal left, handle
+        left -= 1
+        if left:
+            handle = loop.call_later(SECONDS / TICKS, tick)
+        else:
+            ending.reschedule(loop.time())
+
+    handle = loop.call_later(SECONDS / TICKS, tick)
+    try:
+        async with asyncio.timeout(None) as ending:
+            yield
+    finally:
+        handle.cancel()
+
+
+def _keys(user_id: UUID | str) -> tuple[str, str]:
     return f"requests:{{{user_id}}}:minute", f"requests:{{{user_id}}}:day"
 
 

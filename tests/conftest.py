@@ -80,7 +80,13 @@ def model_dir() -> Path:
 def settings(database_url: str) -> Settings:
     """Without an embedder: search is by words. Tests of meaning ask for the real one."""
     return Settings(
-        _env_file=None, database_url=database_url, embedder="none", enterprise_per_minute=1_000_000
+        _env_file=None,
+        database_url=database_url,
+        embedder="none",
+        enterprise_per_minute=1_000_000,
+        sign_ups_per_hour=1_000_000,
+        sign_ins_per_minute=1_000_000,
+        bad_tokens_per_minute=1_000_000,
     )
 
 
@@ -162,6 +168,9 @@ class Server:
             # Tests of other things save more in a minute than a person may.
             "ENTERPRISE_PER_MINUTE": "1000000",
             "ENTERPRISE_PER_DAY": "1000000",
+            "SIGN_UPS_PER_HOUR": "1000000",
+            "SIGN_INS_PER_MINUTE": "1000000",
+            "BAD_TOKENS_PER_MINUTE": "1000000",
         } | settings
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the object
         self.process: subprocess.Popen[bytes]
@@ -171,11 +180,11 @@ class Server:
         self._log.seek(0)
         return self._log.read().decode()
 
-    def start(self) -> None:
+    def start(self, folder: Path = ROOT) -> None:
         inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         self.process = subprocess.Popen(
             [sys.executable, "main.py"],
-            cwd=ROOT,
+            cwd=folder,
             env=inherited | self._settings | {"PORT": str(self.port)},
             stdout=self._log,
             stderr=subprocess.STDOUT,
@@ -232,6 +241,23 @@ async def module_server(cluster: str) -> AsyncIterator[Server]:
     yield server
     server.close()
     await execute(cluster, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def http(module_server: Server) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=module_server.url, timeout=30) as client:
+        yield client
+
+
+@pytest.fixture
+async def ann(http: httpx.AsyncClient) -> Headers:
+    """A new person on the server that a file's tests share."""
+    return await sign_up(http, "ann")
+
+
+@pytest.fixture
+async def ben(http: httpx.AsyncClient) -> Headers:
+    return await sign_up(http, "ben")
 
 
 @pytest.fixture

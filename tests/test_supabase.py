@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import SecretStr
 
 from core.signing_keys import LocalKeys
-from tests.conftest import app_client
+from tests.conftest import app_client, issue_token
 from tests.supabase_project import SECRET, project
 
 
@@ -66,6 +66,18 @@ async def test_a_project_users_memories_are_kept_and_found(supabase):
     found = await client.post("/search", json={"query": "narwhal"}, headers=user)
     assert len(found.json()["data"]["hits"]) == 1
     assert (await client.get("/memories", headers=other)).json()["data"]["memories"] == []
+
+
+async def test_a_project_user_makes_a_token_for_an_assistant(supabase):
+    client, signed_in = supabase
+    program = await issue_token(client, signed_in(), "write", "read")
+    listing = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}
+
+    for user in (program, signed_in()):
+        await save(client, user)
+        tools = await client.post("/mcp", json=listing, headers=user)
+        assert len(tools.json()["result"]["tools"]) >= 4
+        assert len((await client.get("/memories", headers=user)).json()["data"]["memories"]) == 1
 
 
 @pytest.mark.parametrize(
