@@ -97,6 +97,10 @@ async def add_backlog(url: str, memories: int) -> None:
           FROM generate_series(0, {memories - 1}) AS n
         """
     )
+    await conn.execute(
+        "INSERT INTO memory_layer.user_state (user_id, change_seq)"
+        " SELECT user_id, max(change_seq) FROM memory_layer.memories GROUP BY user_id"
+    )
     await conn.execute("VACUUM ANALYZE memory_layer.memories")
     await conn.close()
 
