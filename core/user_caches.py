@@ -20,8 +20,8 @@ from storage.user_index import UserIndex
 log = structlog.get_logger()
 T = TypeVar("T")
 
-# Texts of a mebibyte on both sides make so many of them 50 MB at the very worst.
-TEXTS_AT_ONCE = 25
+# Texts of a mebibyte on both sides make so many of them 100 MB at the very worst.
+TEXTS_AT_ONCE = 50
 # So many memories whose words nobody has packed are worth a write; of fewer the embedding worker
 # takes care in a moment.
 WORTH_KEEPING = 20
@@ -121,7 +121,7 @@ class UserCaches:
                 feed = Feed([])
                 if now.epoch is not None:
                     feed = await change_feed.since(conn, user_id, index.change_seq)
-                ids = [change.id for change in feed.changes if not change.deleted]
+                ids = [change.id for change in feed.changes if change.embedded]
                 chunks = None
                 if ids and self._dimensions:
                     chunks = await change_feed.chunks_of(conn, user_id, ids, self._model)
@@ -158,12 +158,10 @@ class UserCaches:
                 texts = await keyword_store.texts_of(
                     conn, user_id, ids[start : start + TEXTS_AT_ONCE]
                 )
-            for item in texts:
-                packed.append((item, await self._in_thread(item.pack)))
+            packed += await self._in_thread(_packed, texts)
         if len(packed) >= WORTH_KEEPING:
             async with acting_as(self._pool, user_id) as conn:
-                await keyword_store.lock_user(conn, user_id)
-                await keyword_store.write(conn, user_id, packed)
+                await keyword_store.keep(conn, user_id, packed)
         return packed
 
     async def _in_thread(self, work: Callable[..., T], *arguments: object) -> T:
@@ -207,3 +205,7 @@ class UserCaches:
         if self._cached.get(user_id) is cached:
             del self._cached[user_id]
         return False
+
+
+def _packed(texts: Sequence[Texts]) -> list[tuple[Texts, Packed]]:
+    return [(item, item.pack()) for item in texts]

@@ -26,9 +26,9 @@ from core.signing_keys import load_or_create_keys
 from main import create_app
 from storage.database import open_pool
 from storage.versions import MOST_VERSIONS
-from tests.conftest import PASSWORD, Headers, issue_token
+from tests.conftest import PASSWORD, Headers, Server, issue_token
 
-STEPS = 5_000
+STEPS_AN_EXAMPLE = 40
 PEOPLE = ("alice", "bob", "carol")
 SLOTS = st.integers(0, 3)
 PERSON = st.sampled_from(PEOPLE)
@@ -436,17 +436,23 @@ async def sign(database_url: str) -> Callable[[], Headers]:
     return sign
 
 
+@pytest.mark.parametrize(("backend", "examples"), [("faiss", 125), ("pgvector", 12)])
 async def test_nothing_of_one_person_ever_reaches_another(
-    live_server: str, sign: Callable[[], Headers]
+    make_server: Callable[..., Server],
+    sign: Callable[[], Headers],
+    backend: str,
+    examples: int,
 ) -> None:
+    server = make_server(VECTOR_BACKEND=backend)
+    await asyncio.to_thread(server.wait_until_ready)
     parts = {"sign": staticmethod(sign), "answers": Counter()}
     machine = type("Machine", (ThreePeople,), parts)
-    with httpx.Client(base_url=live_server, timeout=30) as machine.http:
+    with httpx.Client(base_url=server.url, timeout=30) as machine.http:
         await asyncio.to_thread(
             run_state_machine_as_test,
             machine,
             settings=settings(
-                max_examples=125,
+                max_examples=examples,
                 stateful_step_count=50,
                 deadline=None,
                 database=None,
@@ -455,7 +461,7 @@ async def test_nothing_of_one_person_ever_reaches_another(
             ),
         )
     print(f"{machine.steps} steps: {dict(machine.answers)}")
-    assert machine.steps >= STEPS
+    assert machine.steps >= examples * STEPS_AN_EXAMPLE
     assert min(machine.answers[method, 403] for method in ("GET", "PATCH", "DELETE")) > 0
     assert machine.answers["get_memory", "FORBIDDEN"] > 0
 
