@@ -55,6 +55,9 @@ class Settings(BaseSettings):
     pro_per_minute: int = Field(300, ge=0)
     enterprise_per_day: int = Field(50_000, ge=0)
     enterprise_per_minute: int = Field(1_200, ge=0)
+    free_tokens_per_day: int = Field(0, ge=0)
+    pro_tokens_per_day: int = Field(0, ge=0)
+    enterprise_tokens_per_day: int = Field(0, ge=0)
     default_tier: Literal["free", "pro", "enterprise"] | None = None
     replicas: int = Field(1, ge=1)
 

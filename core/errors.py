@@ -69,6 +69,11 @@ class RateLimitExceeded(AppError):
     message = "Today's requests are spent; the day ends at midnight UTC."
 
 
+class TokensSpent(AppError):
+    status, code = 403, "TOKENS_SPENT"
+    message = "Today's tokens of this server's model providers are spent; use a key of your own."
+
+
 class TooManyRequests(AppError):
     status, code, message = (
         429,

@@ -88,8 +88,8 @@ class RedisCounters:
 
     async def _run(self, asks: Sequence[Ask]) -> list[object]:
         async with self._client.pipeline(transaction=False) as pipe:
-            for user_id, *numbers in asks:
-                keys = f"requests:{{{user_id}}}:minute", f"requests:{{{user_id}}}:day"
+            for user_id, *numbers, of in asks:
+                keys = f"{of}:{{{user_id}}}:minute", f"{of}:{{{user_id}}}:day"
                 pipe.evalsha(SHA, 2, *keys, *numbers)
             return list(await pipe.execute(raise_on_error=False))
 

@@ -9,20 +9,29 @@ from storage.database import Connection
 
 
 class Entitlement(NamedTuple):
-    """What stands for a user, None where the default holds, and the requests of one day."""
+    """What stands for a user, None where the default holds, and the use of one day."""
 
     user_id: UUID
     tier: str | None
     per_minute: int | None
     per_day: int | None
     requests: int
+    tokens: int
+
+
+class Use(NamedTuple):
+    """What was spent of a day; tokens are those of the operator's keys alone."""
+
+    requests: int = 0
+    tokens: int = 0
 
 
 async def read(conn: Connection, user_ids: Sequence[UUID], day: date) -> list[Entitlement]:
     """Read all of them in one statement; a user whom nothing stands for is among them too."""
     rows = await conn.fetch(
         """
-        SELECT w.user_id, s.tier, s.per_minute, s.per_day, coalesce(d.requests, 0) AS requests
+        SELECT w.user_id, s.tier, s.per_minute, s.per_day, coalesce(d.requests, 0) AS requests,
+               coalesce(d.tokens, 0) AS tokens
           FROM unnest($1::uuid[]) AS w (user_id)
           LEFT JOIN memory_layer.user_state s ON s.user_id = w.user_id
           LEFT JOIN memory_layer.daily_use d ON d.user_id = w.user_id AND d.day = $2
@@ -33,23 +42,24 @@ async def read(conn: Connection, user_ids: Sequence[UUID], day: date) -> list[En
     return [Entitlement(**row) for row in rows]
 
 
-async def add(conn: Connection, used: Iterable[tuple[UUID, date, int]]) -> None:
-    """Add requests to days; in one order, so that replicas cannot deadlock."""
+async def add(conn: Connection, used: Iterable[tuple[UUID, date, int, int]]) -> None:
+    """Add requests and tokens to days; in one order, so that replicas cannot deadlock."""
     ordered = sorted(used)
     await conn.execute(
         """
-        INSERT INTO memory_layer.daily_use AS d (user_id, day, requests)
-        SELECT * FROM unnest($1::uuid[], $2::date[], $3::bigint[])
-            ON CONFLICT (user_id, day) DO UPDATE SET requests = d.requests + EXCLUDED.requests
+        INSERT INTO memory_layer.daily_use AS d (user_id, day, requests, tokens)
+        SELECT * FROM unnest($1::uuid[], $2::date[], $3::bigint[], $4::bigint[])
+            ON CONFLICT (user_id, day) DO UPDATE
+           SET requests = d.requests + EXCLUDED.requests, tokens = d.tokens + EXCLUDED.tokens
         """,
-        *([row[n] for row in ordered] for n in range(3)),
+        *([row[n] for row in ordered] for n in range(4)),
     )
 
 
-async def by_day(conn: Connection, user_id: UUID, since: date) -> dict[date, int]:
+async def by_day(conn: Connection, user_id: UUID, since: date) -> dict[date, Use]:
     rows = await conn.fetch(
-        "SELECT day, requests FROM memory_layer.daily_use WHERE user_id = $1 AND day >= $2",
+        "SELECT day, requests, tokens FROM memory_layer.daily_use WHERE user_id = $1 AND day >= $2",
         user_id,
         since,
     )
-    return {row["day"]: row["requests"] for row in rows}
+    return {row["day"]: Use(row["requests"], row["tokens"]) for row in rows}
