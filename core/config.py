@@ -4,14 +4,36 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 ROOT = Path(__file__).resolve().parent.parent
+OPENAI_URL = "https://api.openai.com/v1"
+ANTHROPIC_URL = "https://api.anthropic.com"
 
 
 class SettingsError(ValueError):
     """A setting that would make the service start wrongly; the text is for the operator."""
+
+
+class ProviderSettings(BaseModel):
+    """A model provider of the operator's choice that speaks OpenAI's protocol."""
+
+    model_config = ConfigDict(frozen=True)
+
+    base_url: str = Field(pattern=r"^https?://[^\s@]+$")
+    api_key: SecretStr | None = None
+    model: str | None = None
+
+
+ProviderName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,49}$")]
 
 
 def _default_data_dir() -> Path:
@@ -23,7 +45,11 @@ class Settings(BaseSettings):
     """Each field is the environment variable of the same name in capitals."""
 
     model_config = SettingsConfigDict(
-        env_file=ROOT / ".env", extra="ignore", frozen=True, populate_by_name=True
+        env_file=ROOT / ".env",
+        env_nested_delimiter="__",
+        extra="ignore",
+        frozen=True,
+        populate_by_name=True,
     )
 
     host: str = "127.0.0.1"
@@ -46,8 +72,17 @@ class Settings(BaseSettings):
 
     embedder: str = "local"
     openai_api_key: SecretStr | None = None
-    openai_base_url: str = "https://api.openai.com/v1"
+    openai_base_url: str = OPENAI_URL
     embedding_batch: int = Field(64, ge=1, le=512)
+
+    anthropic_api_key: SecretStr | None = None
+    anthropic_base_url: str = ANTHROPIC_URL
+    providers: dict[ProviderName, ProviderSettings] = Field(default_factory=dict)
+    chat_model: str | None = Field(None, pattern=r"^[a-z0-9][a-z0-9_.-]*:.+$")
+    memory_tokens: int = Field(2_000, ge=200, le=100_000)
+    provider_connect_seconds: float = Field(5, gt=0, le=60)
+    provider_silence_seconds: float = Field(60, gt=0, le=600)
+    provider_total_seconds: float = Field(600, gt=0, le=3_600)
 
     free_per_day: int = Field(100, ge=0)
     free_per_minute: int = Field(120, ge=0)

@@ -107,15 +107,15 @@ class RateLimiter:
         tokens = _tokens(account, await self._count(account.ask_tokens(0)))
         return now._replace(tokens_today=tokens.used, tokens=tokens if tokens.limit else None)
 
-    async def promise_tokens(self, user_id: UUID, tokens: int) -> None:
-        """Set tokens aside for a call, or raise TokensSpent. `settle_tokens` must follow.
+    async def promise_tokens(self, user_id: UUID, tokens: int, at_least: int) -> None:
+        """Set tokens aside for a call, or raise TokensSpent where `at_least` are not left.
 
-        A budget is overdrawn by one reply at most: how long it will be nobody knows before.
+        `settle_tokens` must follow. A budget is overdrawn by a reply's length at most.
         """
         account = await self._plans.find(user_id)
         if account.plan.tokens_per_day:
             window = _tokens(account, await self._count(account.ask_tokens(0)))
-            if window.used + account.promised + tokens > window.limit:
+            if window.used + account.promised + at_least >= window.limit:
                 raise _tokens_spent(account.plan, window)
         account.promised += tokens
 

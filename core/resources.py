@@ -14,9 +14,11 @@ from core.auth import TokenVerifier
 from core.config import Settings, SettingsError
 from core.embedding_worker import EmbeddingWorker
 from core.embeddings import Embedder, make_embedder
+from core.errands import Errands
 from core.jwks import RemoteKeys
 from core.local_auth import LocalAuth
 from core.plans import Plans
+from core.providers.registry import Providers
 from core.rate_limiter import RateLimiter
 from core.retrieval import Retrieval
 from core.save_queue import SaveQueue
@@ -40,6 +42,8 @@ class Resources:
     worker: EmbeddingWorker | None
     saves: SaveQueue
     retrieval: Retrieval
+    providers: Providers
+    errands: Errands
 
 
 @asynccontextmanager
@@ -74,12 +78,27 @@ async def open_resources(
         if worker:
             await stack.enter_async_context(_running("embedding", worker.run))
         await stack.enter_async_context(_running("saves", saves.run, saves.close))
+        providers, errands = Providers(settings), Errands()
+        stack.push_async_callback(providers.aclose)
+        # What is left to save and to count goes before the parts that do it.
+        stack.push_async_callback(errands.finish)
         # Start-up's objects live as long as the process: spare every collection the walk.
         gc.collect()
         gc.freeze()
         gc.set_threshold(100_000, 50, 1_000)
         yield Resources(
-            settings, db, http, verifier, limiter, local_auth, embedder, worker, saves, retrieval
+            settings,
+            db,
+            http,
+            verifier,
+            limiter,
+            local_auth,
+            embedder,
+            worker,
+            saves,
+            retrieval,
+            providers,
+            errands,
         )
 
 
