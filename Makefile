@@ -29,6 +29,7 @@ $(VENV)/.run: requirements.txt
 $(VENV)/.dev: requirements-dev.txt $(VENV)/.run tests/clients/supabase_js/package-lock.json
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@cd tests/clients/supabase_js && npm ci --silent --no-audit --no-fund
+	@$(BIN)/python -m tests.browser
 	@touch $@
 
 clean:

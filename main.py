@@ -17,13 +17,15 @@ from routers import (
     edge,
     health,
     local_auth,
+    mcp,
     memories,
     saving,
     search,
+    tokens,
     usage,
 )
 
-ROUTERS = (saving, search, memories, conversations, usage, health, local_auth)
+ROUTERS = (saving, search, memories, conversations, tokens, mcp, usage, health, local_auth)
 
 
 class State(TypedDict):

@@ -6,7 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 from uuid import UUID
 
 import jwt
@@ -27,13 +27,23 @@ COMPACT = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
 Seconds = Annotated[float, Field(allow_inf_nan=False)]
 
 
+# What a personal API token may do; whoever signed in may do all of it.
+Scope = Literal["read", "write", "chat"]
+ALL_SCOPES: frozenset[Scope] = frozenset(get_args(Scope))
+
+
 @dataclass(frozen=True, slots=True)
 class User:
-    """Who asks. `email` is for display: it proves nothing and may change."""
+    """Who asks. `email` is for display: it proves nothing and may change.
+
+    `token_id` is that of the personal API token, None of somebody who signed in.
+    """
 
     id: UUID
     session_id: UUID | None
     email: str | None
+    scopes: frozenset[Scope] = ALL_SCOPES
+    token_id: UUID | None = None
 
 
 class Claims(BaseModel):

@@ -30,6 +30,15 @@ class Forbidden(AppError):
     status, code, message = 403, "FORBIDDEN", "That belongs to somebody else."
 
 
+class MissingScope(AppError):
+    status, code, message = 403, "MISSING_SCOPE", "This token was not given the scope for that."
+
+
+class SignInRequired(AppError):
+    status, code = 403, "SIGN_IN_REQUIRED"
+    message = "A personal token may not do this: sign in, and use your access token."
+
+
 class NotFound(AppError):
     status, code, message = 404, "NOT_FOUND", "There is nothing at this address."
 
@@ -40,6 +49,10 @@ class MethodNotAllowed(AppError):
 
 class Conflict(AppError):
     status, code, message = 409, "CONFLICT", "This id already holds another content."
+
+
+class TooManyTokens(AppError):
+    status, code, message = 409, "TOO_MANY_TOKENS", "You have as many tokens as a person may have."
 
 
 class TooLarge(AppError):

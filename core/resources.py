@@ -23,6 +23,7 @@ from core.rate_limiter import RateLimiter
 from core.retrieval import Retrieval
 from core.save_queue import SaveQueue
 from core.signing_keys import load_or_create_keys
+from core.tokens import ApiTokens
 from storage.counters import LocalCounters
 from storage.database import DATABASE_AWAY, Pool, open_pool
 from storage.migrate import migrate
@@ -36,6 +37,7 @@ class Resources:
     db: Pool
     http: httpx.AsyncClient
     verifier: TokenVerifier
+    tokens: ApiTokens
     limiter: RateLimiter
     local_auth: LocalAuth | None
     embedder: Embedder | None
@@ -82,24 +84,16 @@ async def open_resources(
         stack.push_async_callback(providers.aclose)
         # What is left to save and to count goes before the parts that do it.
         stack.push_async_callback(errands.finish)
-        # Start-up's objects live as long as the process: spare every collection the walk.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(100_000, 50, 1_000)
-        yield Resources(
-            settings,
-            db,
-            http,
-            verifier,
-            limiter,
-            local_auth,
-            embedder,
-            worker,
-            saves,
-            retrieval,
-            providers,
-            errands,
-        )
+        _spare_what_stays()
+        parts = (limiter, local_auth, embedder, worker, saves, retrieval, providers, errands)
+        yield Resources(settings, db, http, verifier, ApiTokens(db), *parts)
+
+
+def _spare_what_stays() -> None:
+    """Start-up's objects live as long as the process: spare every collection the walk."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 1_000)
 
 
 async def _database_url(

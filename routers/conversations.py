@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from core.errors import InvalidInput, NotFound, Unauthorized, Unavailable
 from routers.answers import METERED, Answer, failures
-from routers.deps import Caller
+from routers.deps import Reader
 from routers.inputs import Provider, ShortText, cursor_of, memory_cursor, parts_of
 from routers.memories import Limit, Page, make_page
 from storage import conversations, memory_store
@@ -29,7 +29,7 @@ class Conversations(BaseModel):
 
 @router.get("")
 async def list_conversations(
-    caller: Caller,
+    caller: Reader,
     limit: Limit = 20,
     cursor: str | None = None,
     provider: Annotated[Provider | None, Query()] = None,
@@ -50,7 +50,7 @@ async def list_conversations(
 @router.get("/{conversation_id:path}", responses=failures(NotFound))
 async def read_conversation(
     conversation_id: Annotated[ShortText, Path()],
-    caller: Caller,
+    caller: Reader,
     limit: Limit = 50,
     cursor: str | None = None,
     provider: Annotated[Provider | None, Query()] = None,

@@ -1,13 +1,15 @@
 """What a route may ask for; the only module that knows Depends."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request
 
-from core.auth import User
-from core.errors import Unauthorized
+from core.auth import Scope, User
+from core.errors import MissingScope, SignInRequired, Unauthorized
 from core.resources import Resources
+from core.tokens import PREFIX
 
 
 async def _resources(request: Request) -> Resources:
@@ -26,20 +28,67 @@ class SignedIn:
     resources: Resources
 
 
-async def _known(request: Request) -> SignedIn:
+async def identify(resources: Resources, token: str, scope: Scope | None = None) -> SignedIn:
+    """Say whose token this is, a personal one or an access token; it must have the scope.
+
+    For routes that find the token elsewhere than `bearer_of` does. Costs the user nothing.
+    """
+    verifier = resources.tokens if token.startswith(PREFIX) else resources.verifier
+    user = await verifier.verify(token)
+    if scope is not None and scope not in user.scopes:
+        raise MissingScope(f"This token lacks the scope {scope}.", scope=scope)
+    return SignedIn(user, resources)
+
+
+def bearer_of(request: Request) -> str:
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token:
         raise Unauthorized("Send an access token: Authorization: Bearer …")
-    resources: Resources = request.state.resources
-    return SignedIn(await resources.verifier.verify(token.strip()), resources)
+    return token.strip()
 
 
-async def _metered(request: Request) -> SignedIn:
-    caller = await _known(request)
+Ask = Callable[[Request], Awaitable[SignedIn]]
+
+
+def _free(scope: Scope | None) -> Ask:
+    async def ask(request: Request) -> SignedIn:
+        return await identify(request.state.resources, bearer_of(request), scope)
+
+    return ask
+
+
+def _metered(scope: Scope) -> Ask:
+    async def ask(request: Request) -> SignedIn:
+        caller = await identify(request.state.resources, bearer_of(request), scope)
+        await caller.resources.limiter.spend(caller.user.id)
+        return caller
+
+    return ask
+
+
+async def _owner(request: Request) -> SignedIn:
+    caller = await identify(request.state.resources, bearer_of(request))
+    if caller.user.token_id is not None:
+        raise SignInRequired
+    return caller
+
+
+async def _metered_owner(request: Request) -> SignedIn:
+    caller = await _owner(request)
     await caller.resources.limiter.spend(caller.user.id)
     return caller
 
 
-# Each request of a Caller is spent of its tier; that of a FreeCaller costs nothing.
-Caller = Annotated[SignedIn, Depends(_metered)]
-FreeCaller = Annotated[SignedIn, Depends(_known)]
+# Metered: each request is spent of its user's tier. Who signed in has every scope.
+Reader = Annotated[SignedIn, Depends(_metered("read"))]
+Writer = Annotated[SignedIn, Depends(_metered("write"))]
+Chatter = Annotated[SignedIn, Depends(_metered("chat"))]
+
+# Free of charge; FreeCaller needs no scope.
+FreeCaller = Annotated[SignedIn, Depends(_free(None))]
+FreeReader = Annotated[SignedIn, Depends(_free("read"))]
+FreeWriter = Annotated[SignedIn, Depends(_free("write"))]
+
+# The person, signed in: no personal token may do this.
+Owner = Annotated[SignedIn, Depends(_owner)]
+MeteredOwner = Annotated[SignedIn, Depends(_metered_owner)]

@@ -108,6 +108,9 @@ class Edge:
                     "apikey",
                     "x-client-info",
                     API_VERSION,
+                    "mcp-protocol-version",
+                    "mcp-method",
+                    "mcp-name",
                 ),
                 expose_headers=(
                     "retry-after",

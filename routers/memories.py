@@ -18,7 +18,7 @@ from core.errors import (
     Unavailable,
 )
 from routers.answers import METERED, Answer, failures
-from routers.deps import Caller, FreeCaller
+from routers.deps import FreeWriter, Reader, Writer
 from routers.inputs import (
     LongText,
     Metadata,
@@ -74,7 +74,7 @@ def make_page(found: list[Memory], limit: int) -> Page:
 
 @router.get("")
 async def list_memories(
-    caller: Caller,
+    caller: Reader,
     limit: Limit = 20,
     cursor: str | None = None,
     provider: Annotated[Provider | None, Query()] = None,
@@ -91,12 +91,12 @@ async def list_memories(
 
 
 @router.get("/{memory_id}", responses=failures(Forbidden, RateLimitExceeded, NotFound))
-async def read_memory(memory_id: UUID, caller: Caller) -> Answer[Memory]:
+async def read_memory(memory_id: UUID, caller: Reader) -> Answer[Memory]:
     return Answer(data=await memories.read(caller.resources.db, caller.user.id, memory_id))
 
 
 @router.patch("/{memory_id}", responses=failures(Forbidden, RateLimitExceeded, NotFound, TooLarge))
-async def edit_memory(memory_id: UUID, changes: Changes, caller: Caller) -> Answer[Memory]:
+async def edit_memory(memory_id: UUID, changes: Changes, caller: Writer) -> Answer[Memory]:
     """Correct a memory. Search follows at once by words and soon by meaning."""
     columns = changes.model_dump(exclude_none=True)
     edited = await memories.edit(caller.resources.db, caller.user.id, memory_id, columns)
@@ -106,7 +106,7 @@ async def edit_memory(memory_id: UUID, changes: Changes, caller: Caller) -> Answ
 
 
 @router.delete("/{memory_id}", responses=failures(Forbidden, NotFound))
-async def delete_memory(memory_id: UUID, caller: FreeCaller) -> Answer[None]:
+async def delete_memory(memory_id: UUID, caller: FreeWriter) -> Answer[None]:
     """Delete a memory; its text is gone at once, and no retry brings it back."""
     await memories.delete(caller.resources.db, caller.user.id, memory_id)
     return Answer(data=None)

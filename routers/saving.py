@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, field_validator
 from core.capture import Capture
 from core.errors import Conflict, InvalidInput, TooLarge, Unauthorized, Unavailable
 from routers.answers import METERED, Answer, failures
-from routers.deps import Caller
+from routers.deps import Writer
 from routers.inputs import LongText, Metadata, Prompt, Provider, ShortText, Time, Url
 from storage.ids import uuid7
 
@@ -64,7 +64,7 @@ class SavedMemory(BaseModel):
 
 
 @router.post("/save-prompt", status_code=201, responses={200: {"model": Answer[SavedMemory]}})
-async def save_prompt(body: NewPrompt, caller: Caller, response: Response) -> Answer[SavedMemory]:
+async def save_prompt(body: NewPrompt, caller: Writer, response: Response) -> Answer[SavedMemory]:
     """Save a prompt the moment it was sent. 201 when it is new, 200 when it was here already."""
     capture = Capture(caller.user.id, body.id or uuid7(), "prompt", body.prompt, **body.facts())
     saved = await caller.resources.saves.save(capture)
@@ -73,7 +73,7 @@ async def save_prompt(body: NewPrompt, caller: Caller, response: Response) -> An
 
 
 @router.post("/save-response")
-async def save_response(body: NewResponse, caller: Caller) -> Answer[SavedMemory]:
+async def save_response(body: NewResponse, caller: Writer) -> Answer[SavedMemory]:
     """Save the answer to a prompt: `complete`, or `partial` when it was stopped."""
     capture = Capture(caller.user.id, body.memory_id, "response", body.response, **body.facts())
     saved = await caller.resources.saves.save(capture)

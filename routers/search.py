@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 from core.errors import InvalidInput, Unauthorized, Unavailable
 from core.retrieval import Recall
 from routers.answers import METERED, Answer, failures
-from routers.deps import Caller
+from routers.deps import Reader
 from routers.inputs import Provider, ShortText, Time, make_filters, storable
 
 router = APIRouter(
@@ -28,7 +28,7 @@ class Search(BaseModel):
 
 
 @router.post("/search")
-async def search(body: Search, caller: Caller) -> Answer[Recall]:
+async def search(body: Search, caller: Reader) -> Answer[Recall]:
     """Find memories by meaning and by words, the best first.
 
     `relevant` says whether a hit is near enough to the query to be an answer. `semantic` is false

@@ -23,6 +23,7 @@ from core.minilm import prepare_model
 from main import create_app
 from storage.embedded_postgres import embedded_postgres
 from storage.migrate import migrate
+from tests.browser import browser as browser
 
 PASSWORD = "correct horse battery staple"
 
@@ -109,6 +110,14 @@ async def sign_up(client: httpx.AsyncClient, name: str) -> Headers:
     return {"Authorization": f"Bearer {answer.json()['access_token']}"}
 
 
+async def issue_token(client: httpx.AsyncClient, owner: Headers, *scopes: str) -> Headers:
+    """Make a personal API token of these scopes, or of all."""
+    body = {"name": "a program", "scopes": scopes or ("read", "write", "chat")}
+    answer = await client.post("/tokens", json=body, headers=owner)
+    assert answer.status_code == 201, answer.text
+    return {"Authorization": f"Bearer {answer.json()['data']['token']}"}
+
+
 @pytest.fixture
 async def alice(client: httpx.AsyncClient) -> Headers:
     return await sign_up(client, "alice")
@@ -130,6 +139,7 @@ class Server:
 
     def __init__(self, **settings: str) -> None:
         self.port = free_port()
+        self.database_url = settings.get("DATABASE_URL", "")
         self.url = f"http://127.0.0.1:{self.port}"
         self._settings = {
             "LOG_LEVEL": "warning",
@@ -194,6 +204,19 @@ def make_server(database_url: str) -> Iterator[Callable[..., Server]]:
     yield make
     for server in servers:
         server.close()
+
+
+@pytest.fixture(scope="module")
+async def module_server(cluster: str) -> AsyncIterator[Server]:
+    """One server for all tests of a file, whose people therefore must be new ones in each."""
+    name = f"module_{uuid4().hex[:10]}"
+    await execute(cluster, f"CREATE DATABASE {name} TEMPLATE template")
+    server = Server(DATABASE_URL=url_of(cluster, name))
+    server.start()
+    await asyncio.to_thread(server.wait_until_ready)
+    yield server
+    server.close()
+    await execute(cluster, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture

@@ -21,7 +21,16 @@ FORBIDDEN = {
     "routers": {"main"},
 }
 # Nothing of a provider's may be loaded before somebody needs it.
-SDKS = ("openai", "anthropic", "supabase", "onnx", "onnxruntime", "tokenizers", "faiss.contrib")
+SDKS = (
+    "openai",
+    "anthropic",
+    "supabase",
+    "mcp",
+    "onnx",
+    "onnxruntime",
+    "tokenizers",
+    "faiss.contrib",
+)
 
 by_name = pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 

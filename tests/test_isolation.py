@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 from uuid import uuid4
 
 import httpx
@@ -25,7 +25,7 @@ from core.config import Settings
 from core.signing_keys import load_or_create_keys
 from main import create_app
 from storage.database import open_pool
-from tests.conftest import PASSWORD, Headers
+from tests.conftest import PASSWORD, Headers, issue_token
 
 STEPS = 5_000
 PEOPLE = ("alice", "bob", "carol")
@@ -281,25 +281,42 @@ class Attempt:
     """Bob asks a route for what is alice's: the answer he gets, and what he sends.
 
     What stands in braces is hers. Who is not signed in is refused unless the route is public.
+    `scope` is what a personal token needs for it; of an `owner` it asks that they sign in.
     """
 
     status: int
     send: dict[str, Any] | None = None
     query: str = ""
     public: bool = False
+    scope: Literal["read", "write", "chat", "any", "owner"] = "read"
 
 
 ATTEMPTS = {
-    "POST /save-prompt": Attempt(201, {"id": "{memory}", "prompt": "p", "provider": "claude"}),
-    "POST /save-response": Attempt(200, {"memory_id": "{memory}", "response": "r"}),
+    "POST /save-prompt": Attempt(
+        201, {"id": "{memory}", "prompt": "p", "provider": "claude"}, scope="write"
+    ),
+    "POST /save-response": Attempt(200, {"memory_id": "{memory}", "response": "r"}, scope="write"),
     "POST /search": Attempt(200, {"query": "secret", "conversation_id": "{chat}"}),
     "GET /memories": Attempt(200, query="?conversation_id={chat}"),
     "GET /memories/{memory_id}": Attempt(403),
-    "PATCH /memories/{memory_id}": Attempt(403, {"prompt": "bob was here"}),
-    "DELETE /memories/{memory_id}": Attempt(403),
+    "PATCH /memories/{memory_id}": Attempt(403, {"prompt": "bob was here"}, scope="write"),
+    "DELETE /memories/{memory_id}": Attempt(403, scope="write"),
     "GET /conversations": Attempt(200),
     "GET /conversations/{conversation_id}": Attempt(404),
-    "GET /usage": Attempt(200),
+    "GET /usage": Attempt(200, scope="any"),
+    "GET /tokens": Attempt(200, scope="owner"),
+    "POST /tokens": Attempt(201, {"name": "{user}", "scopes": ["read"]}, scope="owner"),
+    "DELETE /tokens/{token_id}": Attempt(404, scope="owner"),
+    "POST /mcp": Attempt(
+        200,
+        {
+            "jsonrpc": "2.0",
+            "id": 1,
+            "method": "tools/call",
+            "params": {"name": "get_memory", "arguments": {"memory_id": "{memory}"}},
+        },
+        scope="any",
+    ),
     "GET /healthz": Attempt(200, public=True),
     "GET /readyz": Attempt(200, public=True),
     "GET /health": Attempt(200, public=True),
@@ -342,10 +359,13 @@ async def test_no_route_gives_or_changes_what_is_anothers(
     memory = {"id": str(uuid4()), "prompt": "secret of alice", "provider": "claude"}
     chat = f"chat-{uuid4()}"
     await client.post("/save-prompt", json=memory | {"conversation_id": chat}, headers=alice)
+    await issue_token(client, alice)
+    [token] = (await client.get("/tokens", headers=alice)).json()["data"]["tokens"]
     user = (await client.get("/auth/v1/user", headers=alice)).json()
     before = await everything_of(client, alice)
     names = {"{memory}": memory["id"], "{chat}": chat, "{user}": user["id"]}
     names |= {"{memory_id}": memory["id"], "{conversation_id}": chat, "{email}": user["email"]}
+    names["{token_id}"] = token["id"]
 
     def filled(text: str) -> str:
         for placeholder, value in names.items():
@@ -365,7 +385,7 @@ async def test_no_route_gives_or_changes_what_is_anothers(
 
 
 async def everything_of(client: httpx.AsyncClient, user: Headers) -> list[Any]:
-    paths = ("/memories", "/conversations", "/auth/v1/user")
+    paths = ("/memories", "/conversations", "/tokens", "/auth/v1/user")
     answers = [await client.get(path, headers=user) for path in paths]
     found = await client.post("/search", json={"query": "secret"}, headers=user)
     assert {answer.status_code for answer in (*answers, found)} == {200}

@@ -1,0 +1,55 @@
+"""POST /mcp: the Model Context Protocol, over streamable HTTP without sessions."""
+
+import asyncio
+import importlib
+import sys
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from starlette.types import Message, Receive, Scope, Send
+
+from core.errors import InvalidInput, TooLarge, Unauthorized, Unavailable
+from routers.answers import failures
+from routers.deps import FreeCaller, SignedIn
+
+SERVER = "routers.mcp_server"
+router = APIRouter(tags=["mcp"], responses=failures(InvalidInput, Unauthorized, Unavailable))
+
+
+@router.post("/mcp", response_class=Response, responses=failures(TooLarge))
+async def serve_mcp(request: Request, caller: FreeCaller) -> Response:
+    """One JSON-RPC message of an MCP client, answered as JSON.
+
+    There are no sessions, so that any replica can answer. What a tool costs is spent by its call;
+    to connect and to list the tools is free.
+    """
+    return _Served(caller, await request.body())
+
+
+async def _server() -> Any:
+    """Half a second and 20 MB, which only those pay who use it; and not on the event loop."""
+    loaded = sys.modules.get(SERVER)
+    # While another request loads it, it is there and has not come to its end.
+    if hasattr(loaded, "serve"):
+        return loaded
+    return await asyncio.to_thread(importlib.import_module, SERVER)
+
+
+class _Served(Response):
+    """Leaves the answer to the tools' server, which writes it in its protocol's shape."""
+
+    def __init__(self, caller: SignedIn, body: bytes) -> None:
+        super().__init__()
+        self._caller = caller
+        self._message = body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        server = await _server()
+        unread: list[Message] = [
+            {"type": "http.request", "body": self._message, "more_body": False}
+        ]
+
+        async def read_again() -> Message:
+            return unread.pop() if unread else await receive()
+
+        await server.serve(self._caller, scope, read_again, send)

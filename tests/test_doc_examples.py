@@ -1,0 +1,34 @@
+"""Whoever copies an example from the documents gets an answer."""
+
+import asyncio
+from pathlib import Path
+
+import httpx
+import pytest
+
+from core.config import ROOT
+from tests.conftest import Server, issue_token, sign_up
+from tests.doc_examples import Example, examples_in, run
+
+DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "api.md")
+# `make run` starts a server; the others ask one.
+EXAMPLES = [e for path in DOCUMENTS for e in examples_in(path) if "URL" in e.code]
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
+async def test_an_example_of_the_documents_works(
+    module_server: Server, example: Example, tmp_path: Path
+) -> None:
+    """ACCESS_TOKEN is that of somebody who signed in, TOKEN a personal one."""
+    async with httpx.AsyncClient(base_url=module_server.url, timeout=30) as client:
+        reader = await sign_up(client, "reader")
+        program = await issue_token(client, reader)
+    tokens = {
+        "ACCESS_TOKEN": reader["Authorization"].removeprefix("Bearer "),
+        "TOKEN": program["Authorization"].removeprefix("Bearer "),
+    }
+
+    printed = await asyncio.to_thread(run, example, tmp_path, module_server.url, **tokens)
+
+    assert printed.strip()
+    assert '"success":false' not in printed
