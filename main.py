@@ -13,19 +13,37 @@ from core.config import Settings
 from core.resources import Resources, open_resources
 from routers import (
     answers,
+    anthropic_api,
+    chat,
     conversations,
     edge,
     health,
     local_auth,
     mcp,
     memories,
+    openai_api,
+    rag,
     saving,
     search,
     tokens,
     usage,
 )
 
-ROUTERS = (saving, search, memories, conversations, tokens, mcp, usage, health, local_auth)
+ROUTERS = (
+    saving,
+    search,
+    memories,
+    conversations,
+    rag,
+    chat,
+    openai_api,
+    anthropic_api,
+    tokens,
+    mcp,
+    usage,
+    health,
+    local_auth,
+)
 
 
 class State(TypedDict):

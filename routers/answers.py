@@ -32,7 +32,7 @@ class Failure(BaseModel):
     details: dict[str, Any] = {}
 
 
-_BY_STATUS: dict[int, type[AppError]] = {
+BY_STATUS: dict[int, type[AppError]] = {
     400: errors.InvalidInput,
     401: errors.Unauthorized,
     403: errors.Forbidden,
@@ -56,16 +56,32 @@ def failures(*kinds: type[AppError]) -> dict[int | str, dict[str, Any]]:
 
 
 METERED = (errors.RateLimitExceeded, errors.TooManyRequests)
+# What may go wrong where a model is asked.
+ASKING = (
+    errors.InvalidInput,
+    errors.Unauthorized,
+    errors.TokensSpent,
+    errors.MissingScope,
+    errors.ProviderFailed,
+    errors.ProviderTooSlow,
+    errors.NoChatProvider,
+    errors.Unavailable,
+    *METERED,
+)
 
 
 def failure_response(error: AppError) -> JSONResponse:
     body = Failure(error=error.message, error_code=error.code, details=error.details)
+    return JSONResponse(body.model_dump(mode="json"), error.status, headers_of(error))
+
+
+def headers_of(error: AppError) -> dict[str, str]:
     headers = dict(error.headers)
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return JSONResponse(body.model_dump(mode="json"), error.status, headers)
+    return headers
 
 
 async def _app_error(_: Request, error: Exception) -> JSONResponse:
@@ -101,7 +117,7 @@ def _printable(text: str) -> str:
 
 async def _http_error(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    kind = _BY_STATUS.get(error.status_code, AppError)
+    kind = BY_STATUS.get(error.status_code, AppError)
     if error.status_code == 400:
         return failure_response(InvalidInput("The body is not valid JSON."))
     response = failure_response(kind())

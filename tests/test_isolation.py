@@ -291,6 +291,7 @@ class Attempt:
     scope: Literal["read", "write", "chat", "any", "owner"] = "read"
 
 
+SAID = [{"role": "user", "content": "secret"}]
 ATTEMPTS = {
     "POST /save-prompt": Attempt(
         201, {"id": "{memory}", "prompt": "p", "provider": "claude"}, scope="write"
@@ -303,6 +304,13 @@ ATTEMPTS = {
     "DELETE /memories/{memory_id}": Attempt(403, scope="write"),
     "GET /conversations": Attempt(200),
     "GET /conversations/{conversation_id}": Attempt(404),
+    "POST /rag/query": Attempt(
+        200, {"question": "secret", "conversation_id": "{chat}"}, scope="chat"
+    ),
+    "POST /chat": Attempt(503, {"messages": SAID, "conversation_id": "{chat}"}, scope="chat"),
+    "POST /v1/chat/completions": Attempt(503, {"messages": SAID}, scope="chat"),
+    "GET /v1/models": Attempt(503, scope="chat"),
+    "POST /v1/messages": Attempt(503, {"messages": SAID}, scope="chat"),
     "GET /usage": Attempt(200, scope="any"),
     "GET /tokens": Attempt(200, scope="owner"),
     "POST /tokens": Attempt(201, {"name": "{user}", "scopes": ["read"]}, scope="owner"),

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import orjson
+
 from core.providers.format import Said, Sdk, at, count
 
 DEFAULT_MOST_TOKENS = 4_096  # the protocol wants a number
@@ -22,7 +24,7 @@ KINDS = {
 
 class AnthropicFormat:
     path = "/v1/messages"
-    models_path = "/v1/models"
+    models_path = "/v1/models?limit=1000"
 
     def connect(self, base_url: str, api_key: str) -> Sdk:
         import anthropic
@@ -67,6 +69,9 @@ class AnthropicFormat:
     def failure(self, status: int, message: str, code: str) -> dict[str, Any]:
         kind = KINDS.get(status, "api_error")
         return {"type": "error", "error": {"type": kind, "message": f"{message} ({code})"}}
+
+    def failure_event(self, message: str, code: str) -> bytes:
+        return b"event: error\ndata: %s\n\n" % orjson.dumps(self.failure(502, message, code))
 
     def _read_facts(self, document: Any, said: Said) -> None:
         if isinstance(model := at(document, "model"), str):

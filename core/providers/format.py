@@ -66,6 +66,9 @@ class Format(Protocol):
     def failure(self, status: int, message: str, code: str) -> dict[str, Any]:
         """Say an error of ours as the provider would."""
 
+    def failure_event(self, message: str, code: str) -> bytes:
+        """Say within a stream that it ends here."""
+
 
 def at(document: Any, *path: str | int) -> Any:
     """Follow a path into a document of somebody else's; None where it does not lead on."""

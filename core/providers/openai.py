@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import orjson
+
 from core.providers.format import Said, Sdk, at, count
 
 # https://platform.openai.com/docs/guides/error-codes
@@ -57,6 +59,9 @@ class OpenAIFormat:
     def failure(self, status: int, message: str, code: str) -> dict[str, Any]:
         kind = KINDS.get(status, "server_error")
         return {"error": {"message": message, "type": kind, "param": None, "code": code}}
+
+    def failure_event(self, message: str, code: str) -> bytes:
+        return b"data: %s\n\n" % orjson.dumps(self.failure(502, message, code))
 
     def _read_facts(self, document: Any, said: Said) -> None:
         if isinstance(model := at(document, "model"), str):
