@@ -3,7 +3,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
 
-.PHONY: run test check format clean
+.PHONY: run test check format extension test-extension-soak clean
 run: $(VENV)/.run
 	@exec $(BIN)/python main.py
 
@@ -14,10 +14,23 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	cd extension && npm run --silent check
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# What Chrome loads is extension/dist/chrome; the zip beside it is what a store takes.
+extension: extension/node_modules/.package-lock.json
+	cd extension && npm run --silent build
+	@rm -f extension/dist/memory-layer-chrome.zip
+	cd extension/dist/chrome && $(PYTHON) -m zipfile -c ../memory-layer-chrome.zip *
+
+test-extension-soak: $(VENV)/.dev
+	$(BIN)/python -m tests.extension.soak
+
+extension/node_modules/.package-lock.json: extension/package-lock.json
+	cd extension && npm ci --silent --no-audit --no-fund
 
 $(VENV)/.run: requirements.txt
 	@echo "Setting up Python packages in $(VENV) (about a minute, once)"
@@ -26,7 +39,8 @@ $(VENV)/.run: requirements.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-$(VENV)/.dev: requirements-dev.txt $(VENV)/.run tests/clients/supabase_js/package-lock.json
+$(VENV)/.dev: requirements-dev.txt $(VENV)/.run tests/clients/supabase_js/package-lock.json \
+		extension/node_modules/.package-lock.json
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@cd tests/clients/supabase_js && npm ci --silent --no-audit --no-fund
 	@$(BIN)/python -m tests.browser

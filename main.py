@@ -1,4 +1,4 @@
-"""Memory Layer: the app, and `python main.py`, which serves it."""
+"""Memory Layer: the app, and `python main.py`, which serves it or runs an operator's command."""
 
 import sys
 from collections.abc import AsyncIterator
@@ -12,6 +12,7 @@ from core import errors
 from core.config import Settings
 from core.resources import Resources, open_resources
 from routers import (
+    account,
     answers,
     anthropic_api,
     chat,
@@ -22,12 +23,14 @@ from routers import (
     mcp,
     memories,
     openai_api,
+    pages,
     rag,
     saving,
     search,
     tokens,
     usage,
 )
+from routers.addresses import AddressLimits
 
 ROUTERS = (
     saving,
@@ -41,13 +44,16 @@ ROUTERS = (
     tokens,
     mcp,
     usage,
+    account,
     health,
     local_auth,
+    pages,
 )
 
 
 class State(TypedDict):
     resources: Resources
+    by_address: AddressLimits
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -56,7 +62,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
         async with open_resources(settings or Settings()) as resources:
-            yield {"resources": resources}
+            yield {"resources": resources, "by_address": AddressLimits(resources.settings)}
 
     app = FastAPI(
         title="Memory Layer",
@@ -86,6 +92,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 app = create_app()
 
 if __name__ == "__main__":
-    from core.serving import serve
+    from core.commands import run
 
-    sys.exit(serve("main:app"))
+    sys.exit(run("main:app"))

@@ -19,7 +19,9 @@ from core.jwks import KeySource, PublicKey
 MAX_TOKEN = 8192  # characters
 LEEWAY = 30  # seconds between two machines' clocks
 CACHE_FOR = 300  # seconds
+JUST_NOW = 600  # seconds
 CACHE_SIZE = 10_000
+NO_PROOF = ("token_refresh", "anonymous")
 MIN_SECRET = 32  # bytes, as RFC 7518 demands for HS256
 
 COMPACT = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
@@ -37,6 +39,7 @@ class User:
     """Who asks. `email` is for display: it proves nothing and may change.
 
     `token_id` is that of the personal API token, None of somebody who signed in.
+    `signed_in_at`, in seconds since the epoch, is when the user last proved who it is.
     """
 
     id: UUID
@@ -44,6 +47,11 @@ class User:
     email: str | None
     scopes: frozenset[Scope] = ALL_SCOPES
     token_id: UUID | None = None
+    signed_in_at: float | None = None
+
+
+def signed_in_just_now(user: User) -> bool:
+    return user.signed_in_at is not None and time.time() - user.signed_in_at <= JUST_NOW
 
 
 class Claims(BaseModel):
@@ -63,6 +71,21 @@ class Claims(BaseModel):
     nbf: Seconds | None = None
     session_id: UUID | None = None
     email: str | None = None
+    # Added to by others' hooks, so that nothing is refused for what is in it.
+    amr: object = None
+
+    @property
+    def signed_in_at(self) -> float | None:
+        """The last proof of who it is; a token that was merely refreshed is none."""
+        entries = self.amr if isinstance(self.amr, list) else []
+        times = [
+            entry["timestamp"]
+            for entry in entries
+            if isinstance(entry, dict)
+            and type(entry.get("timestamp")) in (int, float)
+            and entry.get("method") not in NO_PROOF
+        ]
+        return max(times, default=None)
 
 
 class TokenVerifier:
@@ -91,17 +114,31 @@ class TokenVerifier:
 
     async def verify(self, token: str) -> User:
         """Raise Unauthorized, or Unavailable when there are no keys to verify with."""
+        user = self.remembered(token)
+        if user is not None:
+            return user
         if len(token) > MAX_TOKEN or not COMPACT.fullmatch(token):
             raise Unauthorized
-        digest = hashlib.sha256(token.encode()).digest()
-        user = self._remembered(digest)
-        if user is None:
-            claims = await self._claims(token)
-            user = User(claims.sub, claims.session_id, claims.email or None)
-            self._remember(digest, user, claims.exp)
+        digest = _digest(token)
+        # What was good must prove itself anew.
+        self._verified.pop(digest, None)
+        claims = await self._claims(token)
+        email, signed_in_at = claims.email or None, claims.signed_in_at
+        user = User(claims.sub, claims.session_id, email, signed_in_at=signed_in_at)
+        self._remember(digest, user, claims.exp)
         return user
 
-    def _remembered(self, digest: bytes) -> User | None:
+    def forget(self, user_id: UUID) -> None:
+        mine = [digest for digest, (user, _) in self._verified.items() if user.id == user_id]
+        for digest in mine:
+            del self._verified[digest]
+
+    def was_good(self, token: str) -> bool:
+        return _digest(token) in self._verified
+
+    def remembered(self, token: str) -> User | None:
+        """Return whose token this is, if it was good a moment ago."""
+        digest = _digest(token)
         self._keys.refresh_soon()
         self._forget_tokens_of_old_keys()
         user, until = self._verified.get(digest, (None, 0.0))
@@ -153,3 +190,7 @@ class TokenVerifier:
         begins = max(claims.iat, claims.nbf or 0)
         if claims.iss != self._issuer or claims.exp + LEEWAY <= now or begins - LEEWAY > now:
             raise Unauthorized
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()

@@ -18,6 +18,7 @@ class AuthError(Exception):
         self.code = code
         self.message = message
         self.extra = extra
+        self.retry_after: int | None = None
 
     def body(self, dated: bool) -> dict[str, object]:
         """The shape of API version 2024-01-01, or the one before, which had no version."""

@@ -5,14 +5,18 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import (
+    AliasChoices,
     BaseModel,
     ConfigDict,
     Field,
     SecretStr,
     StringConstraints,
+    field_validator,
     model_validator,
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from core.addresses import Network, networks
 
 ROOT = Path(__file__).resolve().parent.parent
 OPENAI_URL = "https://api.openai.com/v1"
@@ -66,6 +70,9 @@ class Settings(BaseSettings):
     supabase_url: str | None = None
     supabase_jwks_url: str | None = None
     supabase_jwt_secret: SecretStr | None = None
+    supabase_secret_key: SecretStr | None = Field(
+        None, validation_alias=AliasChoices("supabase_secret_key", "supabase_key")
+    )
     auth_disable_signup: bool = False
     auth_public_url: str | None = None
     access_token_seconds: int = Field(3600, ge=60, le=86_400)
@@ -96,19 +103,32 @@ class Settings(BaseSettings):
     default_tier: Literal["free", "pro", "enterprise"] | None = None
     replicas: int = Field(1, ge=1)
 
+    sign_ups_per_hour: int = Field(30, ge=1)
+    sign_ins_per_minute: int = Field(20, ge=1)
+    admin_sign_ins_per_minute: int = Field(5, ge=1)
+    bad_tokens_per_minute: int = Field(60, ge=1)
+    trusted_proxies: Annotated[tuple[Network, ...], NoDecode] = ()
+
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    vector_backend: Literal["faiss", "pgvector"] = "faiss"
     index_memory_mb: int = Field(256, ge=1)
+    index_load_ms: int = Field(300, ge=0, le=60_000)
 
     @model_validator(mode="before")
     @classmethod
     def _empty_means_unset(cls, values: dict[str, object]) -> dict[str, object]:
         """`NAME=` in an env file or a deployment form is no value."""
         kept = {name: value for name, value in values.items() if value != ""}
-        for name in ("cors_origins", "allowed_hosts"):
+        for name in ("cors_origins", "allowed_hosts", "trusted_proxies"):
             if isinstance(listed := kept.get(name), str):
                 kept[name] = tuple(part.strip() for part in listed.split(",") if part.strip())
         return kept
+
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _networks(cls, names: tuple[str, ...]) -> tuple[Network, ...]:
+        return networks(names)
 
     @model_validator(mode="after")
     def _supabase_needs_its_database(self) -> "Settings":

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from uuid import UUID
 
+from core.hits import Hit
 from core.injection import BYTES_PER_TOKEN, FRAME_BYTES, Source
-from core.retrieval import Hit, Retrieval
+from core.retrieval import Retrieval
 from storage.memory_store import Filters
 
 MOST_SOURCES = 8

@@ -73,17 +73,19 @@ class EmbeddingWorker:
             self._failures, self.state = 0, "ok"
 
     async def _embed_together(self, leased: Sequence[Leased]) -> None:
-        split = await asyncio.to_thread(lambda: [self._split(item) for item in leased])
+        split, packed = await asyncio.to_thread(
+            lambda: ([self._split(item) for item in leased], [item.pack() for item in leased])
+        )
         texts = [
             _text(item, part) for item, parts in zip(leased, split, strict=True) for part in parts
         ]
         vectors = iter(await self._embedder.embed(texts) if texts else ())
-        for item, parts in zip(leased, split, strict=True):
+        for item, parts, words in zip(leased, split, packed, strict=True):
             chunks = [
                 EmbeddedChunk(side, span.start, span.stop, next(vectors).tolist())
                 for side, span in parts
             ]
-            await embedding_queue.finish(self._pool, item, self._embedder.name, chunks)
+            await embedding_queue.finish(self._pool, item, self._embedder.name, chunks, words)
 
     def _split(self, item: Leased) -> list[tuple[str, Span]]:
         return [

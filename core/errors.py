@@ -26,6 +26,15 @@ class Unauthorized(AppError):
     status, code, message = 401, "UNAUTHORIZED", "The access token is missing, expired or not ours."
 
 
+class AccountErased(Unauthorized):
+    message = "This account was erased."
+
+
+class SignInAgain(AppError):
+    status, code = 403, "SIGN_IN_AGAIN"
+    message = "Sign in again, or send your password: this cannot be undone."
+
+
 class Forbidden(AppError):
     status, code, message = 403, "FORBIDDEN", "That belongs to somebody else."
 

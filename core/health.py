@@ -75,6 +75,7 @@ class Health:
 async def examine(resources: Resources, timings: Timings) -> Health:
     database = await _database(resources)
     embedding = await _embedding(resources, database.state)
+    caches = resources.retrieval.caches
     limits = Limits(resources.limiter.state)
     chat = _providers(resources)
     parts = (database.state, embedding.state, limits.redis, chat.state)
@@ -85,7 +86,7 @@ async def examine(resources: Resources, timings: Timings) -> Health:
         embedding=embedding,
         limits=limits,
         chat=chat,
-        index=Index(resources.retrieval.users, resources.retrieval.bytes),
+        index=Index(len(caches.users), caches.nbytes),
         saves_waiting=resources.saves.depth,
         process_memory_mb=round(psutil.Process().memory_info().rss / 2**20, 1),
         recent_ms=timings.percentiles(),

@@ -9,10 +9,10 @@ from uuid import UUID
 
 from core import refresh_tokens
 from core.account_rules import JsonObject, merged_metadata, valid_email, valid_password
-from core.auth import TokenVerifier, User
+from core.auth import TokenVerifier, User, signed_in_just_now
 from core.auth_protocol import AuthError, token_claims, user_object
 from core.config import Settings
-from core.errors import Unauthorized
+from core.errors import AccountErased, Unauthorized
 from core.passwords import Passwords
 from core.refresh_tokens import RefreshToken, Verdict
 from core.signing_keys import LocalKeys
@@ -150,6 +150,18 @@ class LocalAuth:
             else:
                 keep = user.session_id if scope == "others" else None
                 await accounts.end_sessions(conn, user.id, keep=keep)
+
+    async def proves(self, user: User, password: str | None) -> bool:
+        """Say whether it is the owner: by the password, or by a session that just began."""
+        async with accounts.acting_as_auth(self._pool) as conn:
+            account = await accounts.account(conn, user.id)
+            session_id = user.session_id
+            stands = session_id and await accounts.session_exists(conn, user.id, session_id)
+        if account is None:
+            raise AccountErased
+        if password is not None:
+            return bool(stands) and await self._passwords.matches(account.password_hash, password)
+        return bool(stands) and signed_in_just_now(user)
 
     async def _begin_session(
         self, conn: Connection, user_id: UUID, password_hash: str

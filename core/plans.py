@@ -7,16 +7,17 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 from uuid import UUID
 
 import structlog
 
 from core.config import Settings
+from core.errors import AccountErased
 from storage import usage
-from storage.counters import DAY, NO_MINUTE, Ask, Count
+from storage.counters import ALLOWED, DAY, NO_MINUTE, Ask, Count
 from storage.database import DATABASE_AWAY, Pool, acting_as_meter
-from storage.usage import Entitlement
+from storage.usage import Entitlement, Use
 
 log = structlog.get_logger()
 
@@ -25,8 +26,6 @@ TICK = 2.0  # seconds between two turns of writing use and renewing what is in u
 MOST_ACCOUNTS = 50_000
 EPOCH = date(1970, 1, 1)
 UNLIMITED = 10**15
-# A user, a day, and the requests and tokens spent of it.
-Used: TypeAlias = tuple[UUID, date, int, int]
 
 
 class Plan(NamedTuple):
@@ -36,13 +35,15 @@ class Plan(NamedTuple):
     per_minute: int
     per_day: int
     tokens_per_day: int
+    erased: bool = False
 
 
 @dataclass(slots=True, eq=False)
 class Account:
     """A user as this process knows it: `used` of `day`, of which `unwritten` is ours alone.
 
-    `promised` are the tokens that calls on their way may take.
+    `refused` are the requests of `day` that were refused here and are not written yet. `promised`
+    are the tokens that calls on their way may take.
     """
 
     user_id: UUID
@@ -51,6 +52,7 @@ class Account:
     used: int
     unwritten: int
     read_at: float
+    refused: int = 0
     tokens: int = 0
     unwritten_tokens: int = 0
     promised: int = 0
@@ -61,7 +63,21 @@ class Account:
 
     def ask_tokens(self, cost: int) -> Ask:
         """What a reply took is never refused: only the next call can be."""
-        return Ask(self.user_id, NO_MINUTE, UNLIMITED, self.day, self.tokens, cost, "tokens")
+        key = tokens_of(self.user_id)
+        return Ask(key, NO_MINUTE, UNLIMITED, self.day, self.tokens, cost)
+
+    @property
+    def has_unwritten(self) -> bool:
+        return bool(self.unwritten or self.refused or self.unwritten_tokens)
+
+    def unwritten_use(self) -> Use:
+        day = date_of(self.day)
+        return Use(self.user_id, day, self.unwritten, self.refused, self.unwritten_tokens)
+
+
+def tokens_of(user_id: UUID) -> str:
+    """The name that a user's tokens are counted under."""
+    return f"{user_id}:tokens"
 
 
 def date_of(day: int) -> date:
@@ -93,29 +109,37 @@ class Plans:
         }
         self._accounts: OrderedDict[UUID, Account] = OrderedDict()
         self._active: set[Account] = set()
-        self._of_past_days: list[Used] = []
+        self._of_past_days: list[Use] = []
         self._wanted: set[UUID] = set()
         self._reading: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
 
     async def find(self, user_id: UUID) -> Account:
-        """Raise what means that the database is away, for a user who is not known yet."""
+        """Raise AccountErased, or for an unknown user what means that the database is away."""
         account = self._accounts.get(user_id)
-        if account is not None and time.monotonic() - account.read_at < FRESH:
-            return account
-        try:
-            await self._read_soon(user_id)
-        except DATABASE_AWAY:
-            if account is None:
-                raise
-            return account
-        return self._accounts[user_id]
+        if account is None or time.monotonic() - account.read_at >= FRESH:
+            try:
+                await self._read_soon(user_id)
+            except DATABASE_AWAY:
+                if account is None:
+                    raise
+            account = self._accounts.get(user_id, account)
+        if account is None or account.plan.erased:
+            raise AccountErased
+        return account
+
+    def forget(self, user_id: UUID) -> None:
+        """Of an erased account; use that is still to be written is refused there."""
+        account = self._accounts.pop(user_id, None)
+        if account is not None:
+            self._active.discard(account)
 
     def note(self, account: Account, count: Count, cost: int) -> None:
         """Keep what the counters said; `cost` was spent."""
         self._turn_to(account, count.now // DAY)
         account.used = max(account.used, count.used_today)
         account.unwritten += cost
+        account.refused += count.verdict != ALLOWED
         self._active.add(account)
 
     def note_tokens(self, account: Account, count: Count, cost: int) -> None:
@@ -140,31 +164,29 @@ class Plans:
 
     async def write(self) -> None:
         """Write the use of active accounts, and read them anew."""
-        active, past = list(self._active), self._of_past_days
-        current = [
-            (a, a.day, a.unwritten, a.unwritten_tokens)
-            for a in active
-            if a.unwritten or a.unwritten_tokens
-        ]
-        used = past + [(a.user_id, date_of(day), n, tokens) for a, day, n, tokens in current]
+        active, past = list(self._active), list(self._of_past_days)
+        current = [(a, a.unwritten_use()) for a in active if a.has_unwritten]
+        used = past + [use for _, use in current]
         if used:
             async with acting_as_meter(self._pool) as conn:
                 await usage.add(conn, _together(used))
             del self._of_past_days[: len(past)]
             self._subtract(current)
-        self._active = {a for a in self._active if a.unwritten or a.unwritten_tokens}
+        self._active = {a for a in self._active if a.has_unwritten}
         if active:
             await self._read([account.user_id for account in active])
         self._forget_some()
 
-    def _subtract(self, written: Iterable[tuple[Account, int, int, int]]) -> None:
+    def _subtract(self, written: Iterable[tuple[Account, Use]]) -> None:
         """What was spent meanwhile stays; over midnight it has moved to the past days."""
-        for account, day, requests, tokens in written:
-            if account.day == day:
-                account.unwritten -= requests
-                account.unwritten_tokens -= tokens
+        for account, use in written:
+            if date_of(account.day) == use.day:
+                account.unwritten -= use.requests
+                account.refused -= use.refused
+                account.unwritten_tokens -= use.tokens
             else:
-                self._of_past_days.append((account.user_id, date_of(day), -requests, -tokens))
+                spent = (-use.requests, -use.refused, -use.tokens)
+                self._of_past_days.append(Use(use.user_id, use.day, *spent))
 
     def _forget_some(self) -> None:
         while len(self._accounts) > MOST_ACCOUNTS:
@@ -195,7 +217,7 @@ class Plans:
         plan = self._plan_of(found)
         account = self._accounts.get(found.user_id)
         if account is None:
-            new = Account(found.user_id, plan, today, found.requests, 0, now, found.tokens)
+            new = Account(found.user_id, plan, today, found.requests, 0, now, tokens=found.tokens)
             self._accounts[found.user_id] = new
             return
         account.plan, account.read_at = plan, now
@@ -206,28 +228,28 @@ class Plans:
             account.tokens = max(account.tokens, found.tokens + account.unwritten_tokens)
 
     def _plan_of(self, found: Entitlement) -> Plan:
-        tier = self._tiers[found.tier or self._default]
-        return Plan(
-            tier.tier,
-            tier.per_minute if found.per_minute is None else found.per_minute,
-            tier.per_day if found.per_day is None else found.per_day,
-            tier.tokens_per_day,
+        plan = self._tiers[found.tier or self._default]
+        return plan._replace(
+            per_minute=plan.per_minute if found.per_minute is None else found.per_minute,
+            per_day=plan.per_day if found.per_day is None else found.per_day,
+            erased=found.erased,
         )
 
     def _turn_to(self, account: Account, day: int) -> None:
         if day <= account.day:
             return
-        if account.unwritten or account.unwritten_tokens:
-            spent = account.unwritten, account.unwritten_tokens
-            self._of_past_days.append((account.user_id, date_of(account.day), *spent))
-        account.day, account.used, account.unwritten = day, 0, 0
+        if account.has_unwritten:
+            self._of_past_days.append(account.unwritten_use())
+        account.day, account.used, account.unwritten, account.refused = day, 0, 0, 0
         account.tokens, account.unwritten_tokens = 0, 0
 
 
-def _together(used: Iterable[Used]) -> list[Used]:
+def _together(used: Iterable[Use]) -> list[Use]:
     """One row for each user and day, as one statement may not touch a row twice."""
-    sums: dict[tuple[UUID, date], tuple[int, int]] = {}
-    for user_id, day, requests, tokens in used:
-        before = sums.get((user_id, day), (0, 0))
-        sums[user_id, day] = before[0] + requests, before[1] + tokens
-    return [(user_id, day, *spent) for (user_id, day), spent in sums.items()]
+    sums: dict[tuple[UUID, date], Use] = {}
+    for use in used:
+        key = use.user_id, use.day
+        before = sums.get(key, Use(*key))
+        spent = (a + b for a, b in zip(before[2:], use[2:], strict=True))
+        sums[key] = Use(*key, *spent)
+    return list(sums.values())

@@ -1,6 +1,7 @@
 """Spends requests: in Redis, or in this process while Redis is away or not used."""
 
 import asyncio
+import time
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple, Protocol
 from uuid import UUID
@@ -8,12 +9,13 @@ from uuid import UUID
 import structlog
 
 from core.errors import AppError, RateLimitExceeded, TokensSpent, TooManyRequests
-from core.plans import Account, Plan, Plans
+from core.plans import Account, Plan, Plans, tokens_of
 from storage.counters import (
     ALLOWED,
     DAY,
     DAY_SPENT,
     MINUTE,
+    TOO_FAST,
     Ask,
     Count,
     CountersAway,
@@ -31,6 +33,8 @@ PROBE = Ask(UUID(int=0), per_minute=1_000, per_day=1_000_000_000, day=0, used=0)
 class SharedCounters(Protocol):
     async def spend(self, ask: Ask) -> Count: ...
 
+    async def forget(self, user_id: UUID | str) -> None: ...
+
 
 class Breaker:
     """Open after FAILURES failures in a row, or one time-out, until a call succeeds."""
@@ -42,19 +46,21 @@ class Breaker:
     def is_open(self) -> bool:
         return self.failures >= FAILURES
 
-    def failed(self, error: CountersAway) -> None:
+    def failed(self, error: CountersAway) -> bool:
+        """Say whether it is the first failure in a row."""
+        is_first = not self.failures
         if not self.is_open:
             self.failures = FAILURES if error.timed_out else self.failures + 1
             if self.is_open:
                 log.warning("redis_away", reason=str(error))
+        return is_first
 
     def succeeded(self) -> bool:
-        """Say whether there were failures before."""
-        if not self.failures:
-            return False
-        self.failures = 0
-        log.warning("redis_back")
-        return True
+        """Say whether it was open."""
+        was_open, self.failures = self.is_open, 0
+        if was_open:
+            log.warning("redis_back")
+        return was_open
 
 
 class Window(NamedTuple):
@@ -84,6 +90,7 @@ class RateLimiter:
         self._local = local
         self._remote = remote
         self._breaker = Breaker()
+        self._both_until = 0.0
 
     @property
     def state(self) -> Literal["ok", "degraded", "off"]:
@@ -126,6 +133,14 @@ class RateLimiter:
             count = await self._count(account.ask_tokens(spent))
             self._plans.note_tokens(account, count, spent)
 
+    async def forget(self, user_id: UUID) -> None:
+        """What cannot be reached in Redis now expires by midnight UTC."""
+        self._plans.forget(user_id)
+        for key in (user_id, tokens_of(user_id)):
+            self._local.forget(key)
+            if self._remote is not None:
+                await self._remote.forget(key)
+
     async def run(self) -> None:
         """While Redis is away, ask for it in the background: no request waits for the answer."""
         while self._remote is not None:
@@ -134,21 +149,30 @@ class RateLimiter:
                 await self._try(self._remote, PROBE)
 
     async def _count(self, ask: Ask) -> Count:
-        if self._remote is not None and not self._breaker.is_open:
-            count = await self._try(self._remote, ask)
-            if count is not None:
-                return count
-        return self._local.spend(ask)
+        if self._remote is None or self._breaker.is_open:
+            return self._local.spend(ask)
+        here = self._count_here_too(ask) if self._both_until else None
+        if here is not None and here.verdict == TOO_FAST:
+            return here
+        return await self._try(self._remote, ask) or here or self._local.spend(ask)
+
+    def _count_here_too(self, ask: Ask) -> Count | None:
+        """What passed here alone is in no log of Redis: for a minute after, both must allow."""
+        if time.monotonic() < self._both_until:
+            return self._local.spend(ask)
+        self._both_until = 0.0
+        return None
 
     async def _try(self, remote: SharedCounters, ask: Ask) -> Count | None:
         try:
             count = await remote.spend(ask)
         except CountersAway as error:
-            self._breaker.failed(error)
+            if self._breaker.failed(error):
+                self._local.take_over()
             return None
         if self._breaker.succeeded():
-            # What was counted here meanwhile goes on in Redis, by each account's `used`.
-            self._local.clear()
+            # The day that was counted here goes on in Redis, by each account's `used`.
+            self._both_until = time.monotonic() + MINUTE / 1_000_000
         return count
 
 

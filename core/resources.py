@@ -6,24 +6,32 @@ import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from uuid import UUID
 
 import httpx
 import structlog
 
 from core.auth import TokenVerifier
+from core.bad_tokens import BadTokens
 from core.config import Settings, SettingsError
 from core.embedding_worker import EmbeddingWorker
 from core.embeddings import Embedder, make_embedder
+from core.erasure import Erasures
 from core.errands import Errands
+from core.jobs import Jobs
 from core.jwks import RemoteKeys
 from core.local_auth import LocalAuth
+from core.missing_users import MissingUsers
 from core.plans import Plans
 from core.providers.registry import Providers
 from core.rate_limiter import RateLimiter
 from core.retrieval import Retrieval
 from core.save_queue import SaveQueue
 from core.signing_keys import load_or_create_keys
+from core.supabase_users import supabase_users
 from core.tokens import ApiTokens
+from core.traffic import Traffic
+from core.upkeep import all_jobs
 from storage.counters import LocalCounters
 from storage.database import DATABASE_AWAY, Pool, open_pool
 from storage.migrate import migrate
@@ -38,12 +46,17 @@ class Resources:
     http: httpx.AsyncClient
     verifier: TokenVerifier
     tokens: ApiTokens
+    bad_tokens: BadTokens
     limiter: RateLimiter
     local_auth: LocalAuth | None
     embedder: Embedder | None
     worker: EmbeddingWorker | None
     saves: SaveQueue
     retrieval: Retrieval
+    traffic: Traffic
+    erasures: Erasures
+    missing_users: MissingUsers | None
+    jobs: Jobs
     providers: Providers
     errands: Errands
 
@@ -58,42 +71,87 @@ async def open_resources(
     line for the operator.
     """
     async with AsyncExitStack() as stack:
-        embedder = make_embedder(settings)
-        if settings.embedder == "local":
-            from core.minilm import prepare_in_child
-
-            await asyncio.to_thread(prepare_in_child, settings.model_dir)
-        url = await _database_url(settings, stack, report)
-        await _migrate(url, report)
-        db = await stack.enter_async_context(
-            open_pool(url, settings.database_pool_min, settings.database_pool_max)
-        )
+        embedder = await _embedder(settings, stack)
+        db = await _database(settings, stack, report)
         http = await stack.enter_async_context(httpx.AsyncClient(timeout=30))
         verifier, local_auth = await _auth(settings, db, http, stack)
         limiter = await _limiter(settings, db, stack)
         worker = EmbeddingWorker(db, embedder) if embedder else None
         saves = SaveQueue(db, on_saved=worker.wake if worker else None)
-        retrieval = Retrieval(db, embedder, settings.index_memory_mb * 1024 * 1024)
-        stack.callback(retrieval.close)
-        if embedder:
-            stack.push_async_callback(embedder.aclose)
+        retrieval = _retrieval(settings, db, embedder, stack)
+        tokens = ApiTokens(db)
+        forget = _forgetting(verifier, tokens, limiter, retrieval)
+        directory = supabase_users(settings, http)
+        erasures = Erasures(db, forget, local_auth, directory)
+        missing_users = MissingUsers(db, directory, erasures) if directory else None
+        jobs = await _jobs(db, retrieval, erasures, missing_users, stack)
         if worker:
             await stack.enter_async_context(_running("embedding", worker.run))
         await stack.enter_async_context(_running("saves", saves.run, saves.close))
-        providers, errands = Providers(settings), Errands()
-        stack.push_async_callback(providers.aclose)
-        # What is left to save and to count goes before the parts that do it.
-        stack.push_async_callback(errands.finish)
-        _spare_what_stays()
-        parts = (limiter, local_auth, embedder, worker, saves, retrieval, providers, errands)
-        yield Resources(settings, db, http, verifier, ApiTokens(db), *parts)
+        providers, errands = _asking(settings, stack)
+        _spare_the_collector()
+        yield Resources(
+            settings=settings,
+            db=db,
+            http=http,
+            verifier=verifier,
+            tokens=tokens,
+            bad_tokens=BadTokens(settings.bad_tokens_per_minute),
+            limiter=limiter,
+            local_auth=local_auth,
+            embedder=embedder,
+            worker=worker,
+            saves=saves,
+            retrieval=retrieval,
+            traffic=await _traffic(db, stack),
+            erasures=erasures,
+            missing_users=missing_users,
+            jobs=jobs,
+            providers=providers,
+            errands=errands,
+        )
 
 
-def _spare_what_stays() -> None:
-    """Start-up's objects live as long as the process: spare every collection the walk."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(100_000, 50, 1_000)
+def _asking(settings: Settings, stack: AsyncExitStack) -> tuple[Providers, Errands]:
+    providers, errands = Providers(settings), Errands()
+    stack.push_async_callback(providers.aclose)
+    # What is left to save and to count goes before the parts that do it.
+    stack.push_async_callback(errands.finish)
+    return providers, errands
+
+
+async def _embedder(settings: Settings, stack: AsyncExitStack) -> Embedder | None:
+    embedder = make_embedder(settings)
+    if settings.embedder == "local":
+        from core.minilm import prepare_in_child
+
+        await asyncio.to_thread(prepare_in_child, settings.model_dir)
+    if embedder:
+        stack.push_async_callback(embedder.aclose)
+    return embedder
+
+
+def _retrieval(
+    settings: Settings, db: Pool, embedder: Embedder | None, stack: AsyncExitStack
+) -> Retrieval:
+    retrieval = Retrieval(
+        db,
+        embedder,
+        settings.index_memory_mb * 1024 * 1024,
+        patience=settings.index_load_ms / 1000,
+        cached=settings.vector_backend == "faiss",
+    )
+    stack.callback(retrieval.close)
+    return retrieval
+
+
+async def _database(
+    settings: Settings, stack: AsyncExitStack, report: Callable[[str], None]
+) -> Pool:
+    url = await _database_url(settings, stack, report)
+    await _migrate(url, report)
+    pool = open_pool(url, settings.database_pool_min, settings.database_pool_max)
+    return await stack.enter_async_context(pool)
 
 
 async def _database_url(
@@ -145,6 +203,44 @@ async def _limiter(settings: Settings, db: Pool, stack: AsyncExitStack) -> RateL
     await stack.enter_async_context(_running("plans", plans.run, plans.close))
     await stack.enter_async_context(_running("limiter", limiter.run))
     return limiter
+
+
+async def _traffic(db: Pool, stack: AsyncExitStack) -> Traffic:
+    traffic = Traffic(db)
+    await stack.enter_async_context(_running("traffic", traffic.run, traffic.close))
+    return traffic
+
+
+def _spare_the_collector() -> None:
+    """Start-up's objects live as long as the process: spare every collection the walk."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 1_000)
+
+
+def _forgetting(
+    verifier: TokenVerifier, tokens: ApiTokens, limiter: RateLimiter, retrieval: Retrieval
+) -> Callable[[UUID], Awaitable[None]]:
+    async def forget(user_id: UUID) -> None:
+        retrieval.forget(user_id)
+        verifier.forget(user_id)
+        tokens.forget(user_id)
+        await limiter.forget(user_id)
+
+    return forget
+
+
+async def _jobs(
+    db: Pool,
+    retrieval: Retrieval,
+    erasures: Erasures,
+    missing_users: MissingUsers | None,
+    stack: AsyncExitStack,
+) -> Jobs:
+    jobs = Jobs(db, all_jobs(db, retrieval, erasures, missing_users))
+    await stack.enter_async_context(_running("erasures", erasures.run))
+    await stack.enter_async_context(_running("jobs", jobs.run))
+    return jobs
 
 
 @asynccontextmanager

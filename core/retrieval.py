@@ -1,10 +1,9 @@
 """recall(): a person's memories that answer a query, by meaning and by words."""
 
 import asyncio
-from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 from uuid import UUID
@@ -13,11 +12,15 @@ import numpy as np
 import structlog
 
 from core.embeddings import Embedder, EmbedderUnavailable, TextRefused
+from core.hits import Hit, Why, newer_first, with_duplicates
 from core.ranking import Rank, Ranked, rank
-from core.snippets import Segment, snippet
+from core.snippets import snippet
 from core.time_hints import Period, period
-from storage import analyzer, change_feed, memory_store
+from core.user_caches import UserCaches
+from storage import analyzer, change_feed, database_search, memory_store
+from storage.change_feed import NOWHERE, Position
 from storage.database import Connection, Pool, acting_as
+from storage.database_search import DatabaseIndex
 from storage.memory_store import Filters, Memory
 from storage.user_index import Evidence, UserIndex
 
@@ -25,30 +28,8 @@ log = structlog.get_logger()
 
 # A hop to another thread costs about as much as scanning this many vectors.
 INLINE_VECTORS = 2_000
-# Tokenising so little text is over before anybody else notices.
-INLINE_CHARACTERS = 20_000
-
-
-@dataclass(frozen=True, slots=True)
-class Why:
-    """`dense` is the best cosine, or None while not embedded; `lexical` the share of the query's
-    rare words that one side of the memory holds. `time` and `conversation` are what the time
-    named in the query and the rest of its conversation added to the score."""
-
-    dense: float | None
-    lexical: float
-    time: float
-    conversation: float
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    memory: Memory
-    score: float
-    relevant: bool
-    matched: Literal["prompt", "response"]
-    snippet: list[Segment]
-    why: Why
+# Hits that say the same as one above them are shown with it, and the next ones take their places.
+RANKED_FOR_ONE_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +45,8 @@ class _Asked:
     terms: Counter[str]
     vector: np.ndarray | None
     period: Period | None
+    filters: Filters
+    limit: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,35 +58,32 @@ class _Found:
     nearest: tuple[str, int, int] | None
 
 
-@dataclass(slots=True)
-class _Cached:
-    index: UserIndex
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-
 class Retrieval:
-    """Holds the caches of the users who searched last, within a budget of bytes."""
+    """Asks a user's cache, or the database where there is none in time."""
 
     def __init__(
-        self, pool: Pool, embedder: Embedder | None, budget_bytes: int, ranked: Rank = rank
+        self,
+        pool: Pool,
+        embedder: Embedder | None,
+        budget_bytes: int,
+        ranked: Rank = rank,
+        patience: float = 60.0,
+        *,
+        cached: bool = True,
     ) -> None:
+        """`patience` is how many seconds a search waits for its cache before it does without."""
         self._pool = pool
         self._embedder = embedder
-        self._budget = budget_bytes
+        self._model = embedder.name if embedder else ""
         self._ranked = ranked
-        self._cached: OrderedDict[UUID, _Cached] = OrderedDict()
+        self._cached = cached
+        dimensions = embedder.dimensions if embedder else 0
+        self.caches = UserCaches(pool, self._model, dimensions, budget_bytes, patience)
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="search")
 
     def close(self) -> None:
+        self.caches.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
-
-    @property
-    def bytes(self) -> int:
-        return sum(cached.index.bytes for cached in self._cached.values())
-
-    @property
-    def users(self) -> int:
-        return len(self._cached)
 
     async def recall(
         self,
@@ -121,24 +101,15 @@ class Retrieval:
             Counter(analyzer.terms(query)),
             await self._embed(query),
             period(query, asked_at or datetime.now(UTC)),
+            filters,
+            limit,
         )
-        cached = self._of(user_id)
-        async with cached.lock, acting_as(self._pool, user_id) as conn:
-            try:
-                await self._catch_up(conn, user_id, cached)
-            except BaseException:
-                # It may have been left between two changes; Postgres has it all.
-                self._cached.pop(user_id, None)
-                raise
-            found = await self._rank(cached.index, asked, filters, limit)
-            ids = [item.memory_id for item in found]
-            memories = {m.id: m for m in await memory_store.read_many(conn, user_id, ids)}
-        self._keep_within_budget()
-        hits = [
-            _hit(memories[item.memory_id], item, set(asked.terms))
-            for item in found
-            if item.memory_id in memories
-        ]
+        hits = await self._ask_cache(user_id, asked) if self._cached else None
+        if hits is None:
+            hits = await self._ask_database(user_id, asked)
+        if asked.period is None:
+            # Who names a time wants what was true then.
+            hits = newer_first(hits, set(asked.terms))
         return Recall(hits, semantic=asked.vector is not None)
 
     async def _embed(self, query: str) -> np.ndarray | None:
@@ -150,72 +121,80 @@ class Retrieval:
             log.warning("query_not_embedded", error=type(error).__name__)
             return None
 
-    def _of(self, user_id: UUID) -> _Cached:
-        cached = self._cached.get(user_id)
-        if cached is None:
-            cached = self._cached[user_id] = _Cached(self._empty())
-        self._cached.move_to_end(user_id)
-        return cached
+    def forget(self, user_id: UUID) -> None:
+        self.caches.forget(user_id)
 
-    def _empty(self) -> UserIndex:
-        return UserIndex(self._embedder.dimensions if self._embedder else 0)
-
-    async def _catch_up(self, conn: Connection, user_id: UUID, cached: _Cached) -> None:
-        if cached.index.wasteful:
-            cached.index = self._empty()
-        anew = cached.index.epoch is None
+    async def _ask_cache(self, user_id: UUID, asked: _Asked) -> list[Hit] | None:
+        """Return None when the cache cannot hold all that was there at the time of the call."""
+        cached = self.caches.of(user_id)
+        wanted: Position | None = None
+        found: list[_Found]
         while True:
-            index = cached.index
-            feed = await change_feed.since(conn, user_id, index.change_seq)
-            missed_purge = not anew and index.change_seq < feed.purged_through
-            if index.epoch is not None and (feed.epoch != index.epoch or missed_purge):
-                cached.index, anew = self._empty(), True
-                continue
-            index.epoch, anew = feed.epoch, True
-            await self._apply(conn, user_id, index, feed.changes)
-            if feed.complete:
-                index.change_seq = max(index.change_seq, feed.purged_through)
-                return
+            async with cached.lock:
+                at, found = cached.at, []
+                if at != NOWHERE:
+                    found = await self._rank_cached(cached.index, asked)
+            # Asked after the ranking, and with the memories: one transaction, and none for long.
+            async with acting_as(self._pool, user_id) as conn:
+                now = await change_feed.position(conn, user_id)
+                if wanted is None or wanted.epoch != now.epoch:
+                    wanted = now
+                if at.epoch == wanted.epoch and at.change_seq >= wanted.change_seq:
+                    return await _read(conn, user_id, found, asked)
+            if not await self.caches.catch_up(user_id, cached, wanted):
+                return None
 
-    async def _apply(
-        self, conn: Connection, user_id: UUID, index: UserIndex, changes: list[change_feed.Change]
-    ) -> None:
-        chunks: Sequence[change_feed.Chunk] = []
-        if self._embedder is not None and changes:
-            ids = [change.id for change in changes if not change.deleted]
-            chunks = await change_feed.chunks_of(conn, user_id, ids, self._embedder.name)
-        if sum(len(c.prompt or "") + len(c.response or "") for c in changes) <= INLINE_CHARACTERS:
-            index.apply(changes, chunks)
-        else:
-            loop = asyncio.get_running_loop()
-            await loop.run_in_executor(self._threads, index.apply, changes, chunks)
-
-    async def _rank(
-        self, index: UserIndex, asked: _Asked, filters: Filters, limit: int
-    ) -> list[_Found]:
+    async def _rank_cached(self, index: UserIndex, asked: _Asked) -> list[_Found]:
         def find() -> list[_Found]:
-            evidence = index.evidence(asked.terms, asked.vector, filters)
-            ranked = self._ranked(evidence, limit, asked.period)
-            return [_found(index, evidence, item) for item in ranked]
+            evidence = index.evidence(asked.terms, asked.vector, asked.filters)
+            return self._rank(index, evidence, asked)
 
         if index.vectors <= INLINE_VECTORS:
             return find()
         return await asyncio.get_running_loop().run_in_executor(self._threads, find)
 
-    def _keep_within_budget(self) -> None:
-        """Drop the users who have not searched for longest; never the one just served."""
-        held = self.bytes
-        while held > self._budget and len(self._cached) > 1:
-            user_id, cached = next(iter(self._cached.items()))
-            if cached.lock.locked():
-                return
-            held -= cached.index.bytes
-            del self._cached[user_id]
+    async def _ask_database(self, user_id: UUID, asked: _Asked) -> list[Hit]:
+        """Weigh the same evidence without a cache: exactly the user's own rows, all of them."""
+        async with acting_as(self._pool, user_id) as conn:
+            if (await change_feed.position(conn, user_id)).epoch is None:
+                return []
+            index = await database_search.read(
+                conn, user_id, asked.terms, asked.vector, self._model, asked.filters
+            )
+        if unpacked := index.unpacked:
+            packed = await self.caches.pack(user_id, unpacked)
+            index.packed = {texts.id: words for texts, words in packed}
+        found = await asyncio.get_running_loop().run_in_executor(
+            self._threads, lambda: self._rank(index, index.evidence(asked.terms), asked)
+        )
+        async with acting_as(self._pool, user_id) as conn:
+            return await _read(conn, user_id, found, asked)
+
+    def _rank(
+        self, index: UserIndex | DatabaseIndex, evidence: Evidence, asked: _Asked
+    ) -> list[_Found]:
+        found = []
+        limit = asked.limit * RANKED_FOR_ONE_SHOWN
+        for item in self._ranked(evidence, limit, asked.period):
+            number = int(evidence.best_chunk[item.slot])
+            nearest = index.chunk_place(number) if number >= 0 else None
+            found.append(_Found(index.id_of(item.slot), item, nearest))
+        return found
 
 
-def _found(index: UserIndex, evidence: Evidence, item: Ranked) -> _Found:
-    number = int(evidence.best_chunk[item.slot])
-    return _Found(index.ids[item.slot], item, index.chunk_place(number) if number >= 0 else None)
+async def _read(conn: Connection, user_id: UUID, found: list[_Found], asked: _Asked) -> list[Hit]:
+    hits: list[Hit] = []
+    wanted = set(asked.terms)
+    while found and len(hits) < asked.limit:
+        more = asked.limit - len(hits)
+        page, found = found[:more], found[more:]
+        ids = [item.memory_id for item in page]
+        memories = {m.id: m for m in await memory_store.read_many(conn, user_id, ids)}
+        alive = (item for item in page if item.memory_id in memories)
+        hits = with_duplicates(
+            hits + [_hit(memories[item.memory_id], item, wanted) for item in alive]
+        )
+    return hits
 
 
 def _hit(memory: Memory, found: _Found, wanted: set[str]) -> Hit:

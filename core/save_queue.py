@@ -11,7 +11,7 @@ import asyncpg
 import structlog
 
 from core.capture import Capture, merge
-from core.errors import AppError, InvalidInput, Unavailable
+from core.errors import AccountErased, AppError, InvalidInput, Unavailable
 from storage import memory_store
 from storage.database import DATABASE_AWAY, Pool, acting_as
 
@@ -63,8 +63,8 @@ class SaveQueue:
     async def save(self, capture: Capture) -> Saved:
         """Return when the capture is safe.
 
-        Raises Conflict (another content under the id), Unavailable (queue full, Postgres away)
-        and InvalidInput (Postgres refuses the row itself).
+        Raises Conflict (another content under the id), Unavailable (queue full, Postgres away),
+        InvalidInput (Postgres refuses the row itself) and AccountErased.
         """
         if (
             self._closing
@@ -139,10 +139,13 @@ async def write_together(pool: Pool, captures: Sequence[Capture]) -> list[Saved 
         per_user = Counter(capture.user_id for capture in captures)
         last = await memory_store.take_numbers(conn, per_user)
         rows = await memory_store.rows_of(conn, list({capture.key for capture in captures}))
-        number = {user_id: last[user_id] - per_user[user_id] for user_id in per_user}
+        number = {user_id: last[user_id] - per_user[user_id] for user_id in last}
         changed: dict[memory_store.Key, memory_store.Row] = {}
         answers: list[Saved | AppError] = []
         for capture in captures:
+            if capture.user_id not in last:
+                answers.append(AccountErased())
+                continue
             standing = rows.get(capture.key)
             is_new = standing is None or (
                 capture.side == "prompt"

@@ -32,7 +32,7 @@ MOST_WAITING = 5_000
 
 def hash_of(token: str) -> bytes:
     # A plain hash is enough: nobody can guess 256 random bits.
-    return hashlib.sha256(token.encode()).digest()
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
 class ApiTokens:
@@ -72,19 +72,32 @@ class ApiTokens:
         async with acting_as(self._pool, user_id) as conn:
             if not await api_tokens.delete(conn, user_id, token_id):
                 raise NotFound("You have no such token.", token_id=str(token_id))
+        self._forget(lambda user: user.token_id == token_id)
+
+    def forget(self, user_id: UUID) -> None:
+        """Of an erased account, whose tokens are gone."""
+        self._forget(lambda user: user.id == user_id)
+
+    def _forget(self, ended: Callable[[User], bool]) -> None:
         for digest, (user, _) in list(self._known.items()):
-            if user and user.token_id == token_id:
+            if user and ended(user):
                 del self._known[digest]
+
+    def was_good(self, token: str) -> bool:
+        return hash_of(token) in self._known
+
+    def remembered(self, token: str) -> User | None:
+        """Return whose token this is, if it was good a moment ago."""
+        user, until = self._known.get(hash_of(token), (None, 0.0))
+        return user if self._clock() < until else None
 
     async def verify(self, token: str) -> User:
         """Raise Unauthorized, or Unavailable when the database cannot be asked."""
+        if (user := self.remembered(token)) is not None:
+            return user
         if not FORM.fullmatch(token):
             raise Unauthorized
-        digest = hash_of(token)
-        now = self._clock()
-        user, until = self._known.get(digest, (None, 0.0))
-        if user is not None and now < until:
-            return user
+        digest, now = hash_of(token), self._clock()
         if now < self._unknown.get(digest, (None, 0.0))[1]:
             raise Unauthorized
         return await self._ask(digest)
@@ -104,19 +117,24 @@ class ApiTokens:
 
     async def _look_up(self) -> None:
         """One statement at a time: however many tokens are tried, they cost one connection."""
-        while self._asked:
-            digests = list(islice(self._asked, BATCH))
-            began = self._clock()
-            found: dict[bytes, Found] | None = None
-            try:
-                with contextlib.suppress(*DATABASE_AWAY):
-                    async with acting_as(self._pool, ()) as conn:
-                        rows = await api_tokens.find(conn, digests)
-                    found = {row.token_hash: row for row in rows}
-            finally:
-                for digest in digests:
-                    self._answer(digest, found, began)
-            await self._note_use(found or {})
+        try:
+            while self._asked:
+                await self._look_up_some(list(islice(self._asked, BATCH)))
+        finally:
+            # A fault of ours must leave nobody waiting.
+            for digest in list(self._asked):
+                self._answer(digest, None, 0.0)
+
+    async def _look_up_some(self, digests: list[bytes]) -> None:
+        began = self._clock()
+        found: dict[bytes, Found] | None = None
+        with contextlib.suppress(*DATABASE_AWAY):
+            async with acting_as(self._pool, ()) as conn:
+                rows = await api_tokens.find(conn, digests)
+            found = {row.token_hash: row for row in rows}
+        for digest in digests:
+            self._answer(digest, found, began)
+        await self._note_use(found or {})
 
     def _answer(self, digest: bytes, found: dict[bytes, Found] | None, began: float) -> None:
         answer = self._asked.pop(digest)

@@ -9,6 +9,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
 
 from core import errors
 from core.errors import AppError, InvalidInput, Unavailable
@@ -55,13 +56,12 @@ def failures(*kinds: type[AppError]) -> dict[int | str, dict[str, Any]]:
     }
 
 
-METERED = (errors.RateLimitExceeded, errors.TooManyRequests)
+METERED = (errors.MissingScope, errors.RateLimitExceeded, errors.TooManyRequests)
 # What may go wrong where a model is asked.
 ASKING = (
     errors.InvalidInput,
     errors.Unauthorized,
     errors.TokensSpent,
-    errors.MissingScope,
     errors.ProviderFailed,
     errors.ProviderTooSlow,
     errors.NoChatProvider,
@@ -115,14 +115,27 @@ def _printable(text: str) -> str:
     return text.encode("utf-8", "replace").decode()[:200]
 
 
-async def _http_error(_: Request, error: Exception) -> JSONResponse:
+async def _http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     kind = BY_STATUS.get(error.status_code, AppError)
     if error.status_code == 400:
         return failure_response(InvalidInput("The body is not valid JSON."))
     response = failure_response(kind())
     response.headers.update(error.headers or {})
+    if error.status_code == 405:
+        response.headers["Allow"] = ", ".join(sorted(_methods_at(request)))
     return response
+
+
+def _methods_at(request: Request) -> set[str]:
+    """Of all routes at this address; Starlette names those of the first one only."""
+    routes = (route for route in request.app.routes if isinstance(route, Route))
+    return {
+        method
+        for route in routes
+        if route.methods and route.matches(request.scope)[0] is not Match.NONE
+        for method in route.methods
+    }
 
 
 async def _database_away(_: Request, error: Exception) -> JSONResponse:

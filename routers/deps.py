@@ -10,6 +10,7 @@ from core.auth import Scope, User
 from core.errors import MissingScope, SignInRequired, Unauthorized
 from core.resources import Resources
 from core.tokens import PREFIX
+from routers.addresses import verified
 
 
 async def _resources(request: Request) -> Resources:
@@ -28,13 +29,14 @@ class SignedIn:
     resources: Resources
 
 
-async def identify(resources: Resources, token: str, scope: Scope | None = None) -> SignedIn:
+async def identify(request: Request, token: str, scope: Scope | None = None) -> SignedIn:
     """Say whose token this is, a personal one or an access token; it must have the scope.
 
     For routes that find the token elsewhere than `bearer_of` does. Costs the user nothing.
     """
+    resources: Resources = request.state.resources
     verifier = resources.tokens if token.startswith(PREFIX) else resources.verifier
-    user = await verifier.verify(token)
+    user = verifier.remembered(token) or await verified(request, verifier, token)
     caller = SignedIn(user, resources)
     if scope is not None:
         demand(caller, scope)
@@ -59,14 +61,14 @@ Ask = Callable[[Request], Awaitable[SignedIn]]
 
 def _free(scope: Scope | None) -> Ask:
     async def ask(request: Request) -> SignedIn:
-        return await identify(request.state.resources, bearer_of(request), scope)
+        return await identify(request, bearer_of(request), scope)
 
     return ask
 
 
 def _metered(scope: Scope) -> Ask:
     async def ask(request: Request) -> SignedIn:
-        caller = await identify(request.state.resources, bearer_of(request), scope)
+        caller = await identify(request, bearer_of(request), scope)
         await caller.resources.limiter.spend(caller.user.id)
         return caller
 
@@ -74,7 +76,7 @@ def _metered(scope: Scope) -> Ask:
 
 
 async def _owner(request: Request) -> SignedIn:
-    caller = await identify(request.state.resources, bearer_of(request))
+    caller = await identify(request, bearer_of(request))
     if caller.user.token_id is not None:
         raise SignInRequired
     return caller
@@ -89,7 +91,7 @@ async def _metered_owner(request: Request) -> SignedIn:
 async def _metered_client(request: Request) -> SignedIn:
     """Anthropic's clients may send their key in a header of its own."""
     token = request.headers.get("x-api-key") or bearer_of(request)
-    caller = await identify(request.state.resources, token, "chat")
+    caller = await identify(request, token, "chat")
     await caller.resources.limiter.spend(caller.user.id)
     return caller
 

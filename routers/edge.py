@@ -13,7 +13,14 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.config import Settings
-from core.errors import AppError, TooLarge, UnsupportedEncoding, WrongHost
+from core.errors import (
+    AppError,
+    RateLimitExceeded,
+    TooLarge,
+    TooManyRequests,
+    UnsupportedEncoding,
+    WrongHost,
+)
 from routers.answers import failure_response
 from routers.inputs import MOST_BODY_BYTES
 
@@ -22,6 +29,7 @@ log = structlog.get_logger("request")
 # A body of a megabyte over a slow line takes a few seconds.
 BODY_SECONDS = 30.0
 API_VERSION = "x-supabase-api-version"
+REFUSALS = (RateLimitExceeded.status, TooManyRequests.status)
 
 
 class Timings:
@@ -61,11 +69,13 @@ class Edge:
         scope["state"]["timings"] = self.timings
         start = time.perf_counter()
         status = 0
+        refused = False
 
         async def note_status(message: Message) -> None:
-            nonlocal status
+            nonlocal status, refused
             if message["type"] == "http.response.start":
                 status = message["status"]
+                refused = status in REFUSALS and _says_limits(message)
             await send(message)
 
         try:
@@ -82,6 +92,8 @@ class Edge:
             took = round((time.perf_counter() - start) * 1000, 2)
             self.timings.add(took)
             route = getattr(scope.get("route"), "path", None)
+            traffic = scope["state"]["resources"].traffic
+            traffic.add(scope["method"], route, status, took, refused)
             log.info("request", method=scope["method"], route=route, status=status, ms=took)
 
     async def _within_bounds(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -126,6 +138,11 @@ class Edge:
                 ),
                 max_age=600,
             )
+
+
+def _says_limits(start: Message) -> bool:
+    """Only a limit's refusal does: 403 is also the answer about what is somebody else's."""
+    return any(name == b"ratelimit" for name, _ in start["headers"])
 
 
 def _header(scope: Scope, name: bytes) -> str:

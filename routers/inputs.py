@@ -3,13 +3,14 @@
 import base64
 import binascii
 import json
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Header
-from pydantic import AfterValidator, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, StringConstraints, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from core.errors import InvalidInput
@@ -51,6 +52,16 @@ def _not_blank(text: str) -> str:
     return text
 
 
+_DATED = re.compile(r"\d{4}-\d\d-\d\d")
+
+
+def _text(value: object) -> object:
+    """Refuse numbers: nobody could tell seconds from milliseconds."""
+    if not isinstance(value, str) or not _DATED.match(value):
+        raise PydanticCustomError("time", "must be a time as text, like 2025-05-01T12:00:00Z")
+    return value
+
+
 def _sensible_time(time: datetime) -> datetime:
     time = time if time.tzinfo else time.replace(tzinfo=UTC)
     if not 1970 <= time.year <= 2200:
@@ -89,6 +100,13 @@ Prompt = Annotated[LongText, AfterValidator(_not_blank)]
 ShortText = Annotated[
     str, StringConstraints(min_length=1, max_length=500), AfterValidator(storable)
 ]
+# A site without a title yields an empty one, which is no reason to lose a turn.
+OrUnknown = BeforeValidator(lambda value: None if value == "" else value)
+MaybeText = Annotated[
+    ShortText | None,
+    OrUnknown,
+    WithJsonSchema({"anyOf": [{"type": "string", "maxLength": 500}, {"type": "null"}]}),
+]
 Question = Annotated[
     str, StringConstraints(max_length=20_000), AfterValidator(storable), AfterValidator(_not_blank)
 ]
@@ -109,7 +127,7 @@ ProviderKey = Annotated[
         description="A key of your own for the model provider; it is used for this request alone.",
     ),
 ]
-Time = Annotated[datetime, AfterValidator(_sensible_time)]
+Time = Annotated[datetime, BeforeValidator(_text), AfterValidator(_sensible_time)]
 Metadata = Annotated[dict[str, Any], AfterValidator(_small_object)]
 
 

@@ -9,10 +9,12 @@ from fastapi.responses import JSONResponse, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, JsonValue, ValidationError
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 
 from core.auth_protocol import AuthError
-from core.errors import Unavailable
+from core.errors import TooManyRequests, Unauthorized, Unavailable
 from core.local_auth import AccountChange, LocalAuth
+from routers.addresses import verified
 from storage.database import DATABASE_AWAY
 
 API_VERSION = "x-supabase-api-version"
@@ -35,8 +37,11 @@ class AuthRoute(APIRoute):
                 return await handle(request)
             except AuthError as exc:
                 return _refusal(request, exc)
+            except TooManyRequests as exc:
+                return _refusal(request, _too_often(exc))
             except (Unavailable, *DATABASE_AWAY):
                 away = AuthError(503, "unexpected_failure", "Sign-in is away; try again shortly.")
+                away.retry_after = Unavailable.retry_after
                 return _refusal(request, away)
 
         return answer
@@ -47,6 +52,17 @@ class AuthFailure(BaseModel):
 
     code: str
     message: str
+
+
+class UndatedAuthFailure(BaseModel):
+    """The shape for clients that send no x-supabase-api-version."""
+
+    code: int
+    error_code: str
+    msg: str
+
+
+Refused = AuthFailure | UndatedAuthFailure
 
 
 class Session(BaseModel):
@@ -78,8 +94,8 @@ router = APIRouter(
     route_class=AuthRoute,
     tags=["accounts at home"],
     responses={
-        "4XX": {"model": AuthFailure, "description": "Refused, in Supabase Auth's own shape."},
-        503: {"model": AuthFailure, "description": "The database is away; try again shortly."},
+        "4XX": {"model": Refused, "description": "Refused, in Supabase Auth's own shape."},
+        503: {"model": Refused, "description": "The database is away; try again shortly."},
     },
 )
 NEEDS_TOKEN: dict[str, Any] = {"security": [{"bearer": []}]}
@@ -91,7 +107,7 @@ class NewAccount(BaseModel):
     email: str | None = None
     phone: str | None = None
     password: str | None = None
-    data: dict[str, JsonValue] | None = None
+    data: dict[str, Any] | None = None
 
 
 class Grant(BaseModel):
@@ -106,8 +122,8 @@ class UserUpdate(BaseModel):
     phone: str | None = None
     password: str | None = None
     current_password: str | None = None
-    data: dict[str, JsonValue] | None = None
-    app_metadata: JsonValue = None
+    data: dict[str, Any] | None = None
+    app_metadata: Any = None
 
 
 def _taking(model: type[BaseModel], **query: list[str]) -> dict[str, Any]:
@@ -124,6 +140,8 @@ def _taking(model: type[BaseModel], **query: list[str]) -> dict[str, Any]:
 @router.post("/signup", responses=SESSION, openapi_extra=_taking(NewAccount))
 async def sign_up(request: Request) -> Response:
     """Make an account and begin its first session: access_token, refresh_token, user."""
+    _service(request)
+    request.state.by_address.spend("sign_up", request)
     body = await _parse(request, NewAccount)
     _refuse_phone(body.phone)
     session = await _service(request).sign_up(body.email, body.password, _object(body.data))
@@ -141,6 +159,7 @@ async def grant_token(request: Request) -> Response:
     match request.query_params.get("grant_type"):
         case "password":
             _refuse_phone(body.phone)
+            request.state.by_address.spend("sign_in", request)
             session = await _service(request).sign_in(body.email, body.password)
         case "refresh_token":
             session = await _service(request).refresh(body.refresh_token)
@@ -152,7 +171,7 @@ async def grant_token(request: Request) -> Response:
 @router.get("/user", responses=ACCOUNT, openapi_extra=NEEDS_TOKEN)
 async def show_user(request: Request) -> Response:
     """Show the account of the bearer."""
-    return _private(await _service(request).user(_bearer(request)))
+    return _private(await _service(request).user(await _bearer(request)))
 
 
 @router.put("/user", responses=ACCOUNT, openapi_extra=_taking(UserUpdate) | NEEDS_TOKEN)
@@ -163,14 +182,14 @@ async def change_user(request: Request) -> Response:
     if body.app_metadata is not None:
         raise AuthError(403, "not_admin", "Updating app_metadata requires admin privileges")
     change = AccountChange(body.email, body.password, body.current_password, _object(body.data))
-    return _private(await _service(request).change_account(_bearer(request), change))
+    return _private(await _service(request).change_account(await _bearer(request), change))
 
 
 @router.post("/logout", openapi_extra=NEEDS_TOKEN)
 async def sign_out(request: Request) -> Response:
     """End all sessions of the account, or with ?scope=local or others just these."""
     scope = request.query_params.get("scope", "global")
-    await _service(request).sign_out(_bearer(request), scope)
+    await _service(request).sign_out(await _bearer(request), scope)
     return Response(status_code=204)
 
 
@@ -227,7 +246,20 @@ async def refuse_admin(request: Request) -> Response:
 
 @router.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"], **not_offered)
 async def refuse_unknown(request: Request) -> Response:
-    raise AuthError(404, "not_found", "There is nothing at this address")
+    offered = [
+        method
+        for route in router.routes
+        if isinstance(route, APIRoute)
+        and route.include_in_schema
+        and route.matches(request.scope)[0] is not Match.NONE
+        for method in route.methods or ()
+    ]
+    if not offered:
+        raise AuthError(404, "not_found", "There is nothing at this address")
+    refusal = AuthError(405, "validation_failed", "This address does not take that method")
+    answer = _refusal(request, refusal)
+    answer.headers["allow"] = ", ".join(sorted(offered))
+    return answer
 
 
 def _service(request: Request) -> LocalAuth:
@@ -272,13 +304,29 @@ def _object(data: dict[str, JsonValue] | None) -> dict[str, object] | None:
     return None if data is None else dict(data)
 
 
-def _bearer(request: Request) -> str | None:
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else None
+async def _bearer(request: Request) -> str | None:
+    """A token that is returned was good; raise TooManyRequests as other routes do."""
+    service = _service(request)
+    scheme, _, text = request.headers.get("authorization", "").partition(" ")
+    token = text.strip()
+    if scheme.lower() != "bearer" or not token:
+        return None
+    if service.verifier.remembered(token) is None:
+        try:
+            await verified(request, service.verifier, token)
+        except Unauthorized:
+            raise AuthError(403, "bad_jwt", "invalid JWT: unable to verify the token") from None
+    return token
 
 
 def _private(content: dict[str, object]) -> Response:
     return JSONResponse(content, headers={"cache-control": "no-store"})
+
+
+def _too_often(exc: TooManyRequests) -> AuthError:
+    error = AuthError(429, "over_request_rate_limit", "Request rate limit reached")
+    error.retry_after = exc.retry_after
+    return error
 
 
 def _refusal(request: Request, error: AuthError) -> Response:
@@ -288,6 +336,6 @@ def _refusal(request: Request, error: AuthError) -> Response:
     headers = {"x-sb-error-code": error.code, "cache-control": "no-store"}
     if dated:
         headers[API_VERSION] = DATED_ERRORS
-    if error.status == Unavailable.status:
-        headers["retry-after"] = str(Unavailable.retry_after)
+    if error.retry_after is not None:
+        headers["retry-after"] = str(error.retry_after)
     return JSONResponse(error.body(dated), error.status, headers)

@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
+from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
 from core.errors import InvalidInput, TooLarge, Unauthorized, Unavailable
@@ -23,7 +24,12 @@ async def serve_mcp(request: Request, caller: FreeCaller) -> Response:
     There are no sessions, so that any replica can answer. What a tool costs is spent by its call;
     to connect and to list the tools is free.
     """
-    return _Served(caller, await request.body())
+    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+        raise InvalidInput("Send one JSON-RPC message with Content-Type: application/json.")
+    try:
+        return _Served(caller, await request.body())
+    except ClientDisconnect:
+        raise InvalidInput("The request ended early.") from None
 
 
 async def _server() -> Any:

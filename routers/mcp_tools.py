@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 
 from core import memories
 from core.capture import Capture
-from core.retrieval import Hit
+from core.hits import Hit
 from routers import conversations
 from routers.conversations import Conversations
 from routers.deps import SignedIn
@@ -35,7 +35,8 @@ class SearchMemories(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class FoundMemory:
-    """`relevant` tells an answer from what is merely the nearest. Long texts end with `…`."""
+    """`relevant` tells an answer from what is merely the nearest; `newer` is the one that answers
+    the same and was said later; `duplicates` say nearly the same. Long texts end with `…`."""
 
     memory_id: UUID
     relevant: bool
@@ -46,6 +47,8 @@ class FoundMemory:
     snippet: str
     prompt: str | None
     response: str | None
+    newer: UUID | None
+    duplicates: list[UUID]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,8 @@ def _found(hit: Hit) -> FoundMemory:
         "".join(segment.text for segment in hit.snippet),
         _excerpt(memory.prompt),
         _excerpt(memory.response),
+        hit.newer,
+        hit.duplicates,
     )
 
 

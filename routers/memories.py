@@ -11,8 +11,8 @@ from core import memories
 from core.errors import (
     Forbidden,
     InvalidInput,
+    MissingScope,
     NotFound,
-    RateLimitExceeded,
     TooLarge,
     Unauthorized,
     Unavailable,
@@ -90,12 +90,15 @@ async def list_memories(
     return Answer(data=make_page(found, limit))
 
 
-@router.get("/{memory_id}", responses=failures(Forbidden, RateLimitExceeded, NotFound))
+@router.get("/{memory_id}", responses=failures(Forbidden, NotFound, *METERED))
 async def read_memory(memory_id: UUID, caller: Reader) -> Answer[Memory]:
     return Answer(data=await memories.read(caller.resources.db, caller.user.id, memory_id))
 
 
-@router.patch("/{memory_id}", responses=failures(Forbidden, RateLimitExceeded, NotFound, TooLarge))
+@router.patch(
+    "/{memory_id}",
+    responses=failures(Forbidden, NotFound, TooLarge, *METERED),
+)
 async def edit_memory(memory_id: UUID, changes: Changes, caller: Writer) -> Answer[Memory]:
     """Correct a memory. Search follows at once by words and soon by meaning."""
     columns = changes.model_dump(exclude_none=True)
@@ -105,7 +108,7 @@ async def edit_memory(memory_id: UUID, changes: Changes, caller: Writer) -> Answ
     return Answer(data=edited)
 
 
-@router.delete("/{memory_id}", responses=failures(Forbidden, NotFound))
+@router.delete("/{memory_id}", responses=failures(Forbidden, MissingScope, NotFound))
 async def delete_memory(memory_id: UUID, caller: FreeWriter) -> Answer[None]:
     """Delete a memory; its text is gone at once, and no retry brings it back."""
     await memories.delete(caller.resources.db, caller.user.id, memory_id)

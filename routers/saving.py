@@ -1,17 +1,17 @@
 """POST /save-prompt and /save-response: what the extension sends as it happens."""
 
 from datetime import datetime
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Response
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, Field
 
 from core.capture import Capture
 from core.errors import Conflict, InvalidInput, TooLarge, Unauthorized, Unavailable
 from routers.answers import METERED, Answer, failures
 from routers.deps import Writer
-from routers.inputs import LongText, Metadata, Prompt, Provider, ShortText, Time, Url
+from routers.inputs import LongText, MaybeText, Metadata, OrUnknown, Prompt, Provider, Time, Url
 from storage.ids import uuid7
 
 router = APIRouter(
@@ -25,21 +25,13 @@ class Facts(BaseModel):
 
     _texts: ClassVar = frozenset({"id", "prompt", "memory_id", "response"})
 
-    model: ShortText | None = None
-    conversation_id: ShortText | None = None
-    conversation_title: ShortText | None = None
-    url: Url | None = None
-    source: ShortText | None = None
+    model: MaybeText = None
+    conversation_id: MaybeText = None
+    conversation_title: MaybeText = None
+    url: Annotated[Url | None, OrUnknown] = None
+    source: MaybeText = None
     occurred_at: Time | None = None
     metadata: Metadata = Field(default_factory=dict)
-
-    @field_validator(
-        "model", "conversation_id", "conversation_title", "url", "source", mode="before"
-    )
-    @classmethod
-    def _empty_is_unknown(cls, value: object) -> object:
-        """A site without a title yields an empty one, which is no reason to lose a turn."""
-        return None if value == "" else value
 
     def facts(self) -> dict[str, Any]:
         return {name: value for name, value in self if name not in self._texts}

@@ -10,12 +10,14 @@ from core.auth import Scope
 from core.errors import (
     InvalidInput,
     NotFound,
+    RateLimitExceeded,
     SignInRequired,
+    TooManyRequests,
     TooManyTokens,
     Unauthorized,
     Unavailable,
 )
-from routers.answers import METERED, Answer, failures
+from routers.answers import Answer, failures
 from routers.deps import MeteredOwner, Owner
 from routers.inputs import Time, storable
 from storage.api_tokens import ApiToken
@@ -47,7 +49,11 @@ class Tokens(BaseModel):
     tokens: list[ApiToken]
 
 
-@router.post("", status_code=201, responses=failures(SignInRequired, TooManyTokens, *METERED))
+@router.post(
+    "",
+    status_code=201,
+    responses=failures(SignInRequired, RateLimitExceeded, TooManyTokens, TooManyRequests),
+)
 async def create_token(
     body: NewToken, caller: MeteredOwner, response: Response
 ) -> Answer[IssuedToken]:

@@ -37,6 +37,10 @@ class Usage(BaseModel):
     days: list[DayOfUse]
 
 
+def _day(use: usage.Use) -> DayOfUse:
+    return DayOfUse(day=use.day, requests=use.requests, tokens=use.tokens)
+
+
 def _span(window: Window) -> Span:
     return Span.model_validate(window._asdict())
 
@@ -52,8 +56,8 @@ async def read_usage(caller: FreeCaller) -> Answer[Usage]:
     days = [today - timedelta(days=n) for n in reversed(range(DAYS))]
     async with acting_as(caller.resources.db, caller.user.id) as conn:
         used = await usage.by_day(conn, caller.user.id, days[0])
-    used[today] = usage.Use(now.day.used, now.tokens_today)
-    listed = [DayOfUse(day=day, **used.get(day, usage.Use())._asdict()) for day in days]
+    used[today] = usage.Use(caller.user.id, today, now.day.used, tokens=now.tokens_today)
+    listed = [_day(used.get(day) or usage.Use(caller.user.id, day)) for day in days]
     return Answer(
         data=Usage(
             tier=now.tier,

@@ -212,6 +212,18 @@ async def end_idle_sessions(conn: Connection, user_id: UUID, idle: float) -> Non
     )
 
 
+async def end_all_idle_sessions(conn: Connection, idle: float) -> int:
+    """As `end_idle_sessions`, of everybody; return how many."""
+    done = await conn.execute(
+        """
+        DELETE FROM memory_layer_auth.sessions
+         WHERE refreshed_at < now() - make_interval(secs => $1)
+        """,
+        idle,
+    )
+    return int(done.removeprefix("DELETE "))
+
+
 async def signing_keys(conn: Connection) -> list[str]:
     """Return the private keys as PEM, newest first; others wait until this transaction ends."""
     await conn.execute("SELECT pg_advisory_xact_lock($1)", SIGNING_KEY_LOCK)

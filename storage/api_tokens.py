@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
+from storage import erasure
 from storage.database import Connection
 
 
@@ -33,7 +34,8 @@ class Found(NamedTuple):
 async def add(
     conn: Connection, user_id: UUID, token_hash: bytes, new: ApiToken, most: int
 ) -> ApiToken | None:
-    """Return what was added, or None when the user has `most` tokens."""
+    """Return what was added, or None when the user has `most` tokens or was erased."""
+    await conn.execute("SELECT pg_advisory_xact_lock_shared($1)", erasure.LOCK)
     # One at a time for each user, or two would both be the last that is allowed.
     await conn.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", str(user_id))
     row = await conn.fetchrow(
@@ -41,6 +43,8 @@ async def add(
         INSERT INTO memory_layer.api_tokens (user_id, id, token_hash, name, scopes, expires_at)
         SELECT $1, $2, $3, $4, $5, $6
          WHERE (SELECT count(*) FROM memory_layer.api_tokens WHERE user_id = $1) < $7
+           AND NOT EXISTS (SELECT FROM memory_layer.user_state
+                            WHERE user_id = $1 AND erased_at IS NOT NULL)
         RETURNING id, name, scopes, created_at, expires_at, last_used_at
         """,
         user_id,

@@ -3,38 +3,54 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import numpy as np
 
 from storage.database import Connection
+from storage.keyword_store import packed_from
+from storage.packed_terms import ANALYZER, Packed
 
-# Texts of a mebibyte on both sides make a page of this many 400 MB at the very worst.
-PAGE = 200
+# About three megabytes on the wire with their vectors: a connection is held for a moment only.
+PAGE = 500
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Change:
-    """A memory as it stands at `change_seq`; a deleted one has no texts."""
+    """A memory as it stands at `change_seq`; a deleted one has no words.
+
+    `packed` is None where no one has packed the words of its texts as they stand.
+    """
 
     id: UUID
     change_seq: int
     deleted: bool
-    prompt: str | None
-    response: str | None
+    answered: bool
     provider: str
     conversation_id: str | None
     occurred_at: datetime
-    content_hash: bytes
     created_at: datetime
+    content_hash: bytes
+    packed: Packed | None = None
+
+
+class Position(NamedTuple):
+    """Where a user's writes stand. A reader from another epoch, or from before `purged_through`,
+    has missed deletions and starts anew."""
+
+    epoch: UUID | None
+    change_seq: int
+    purged_through: int
+
+
+NOWHERE = Position(None, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """One page of changes in the order of their numbers, and where the reader stands."""
+    """One page of changes in the order of their numbers."""
 
-    epoch: UUID | None
-    purged_through: int
     changes: list[Change]
 
     @property
@@ -42,65 +58,129 @@ class Feed:
         return len(self.changes) < PAGE
 
 
+async def position(conn: Connection, user_id: UUID) -> Position:
+    """Return NOWHERE for who has nothing, also for an erased account."""
+    row = await conn.fetchrow(
+        """
+        SELECT epoch, change_seq, purged_through FROM memory_layer.user_state
+         WHERE user_id = $1 AND erased_at IS NULL
+        """,
+        user_id,
+    )
+    return Position(*row) if row else NOWHERE
+
+
 async def since(conn: Connection, user_id: UUID, change_seq: int) -> Feed:
     rows = await conn.fetch(
         """
-        SELECT s.epoch, s.purged_through, m.id, m.change_seq, m.deleted_at IS NOT NULL AS deleted,
-               m.prompt, m.response, m.provider, m.conversation_id, m.occurred_at, m.content_hash,
-               m.created_at
-          FROM memory_layer.user_state s
-          LEFT JOIN LATERAL (
-                SELECT * FROM memory_layer.memories
-                 WHERE user_id = $1 AND change_seq > $2 ORDER BY change_seq LIMIT $3) m ON true
-         WHERE s.user_id = $1
+        SELECT m.id, m.change_seq, m.deleted_at IS NOT NULL, coalesce(m.response <> '', false),
+               m.provider, m.conversation_id, m.occurred_at, m.created_at, m.content_hash,
+               k.prompt_length, k.response_length, k.terms, k.counts, k.speaker
+          FROM memory_layer.memories m
+          LEFT JOIN memory_layer.keywords k
+            ON k.user_id = m.user_id AND k.memory_id = m.id AND k.content_hash = m.content_hash
+           AND k.occurred_at = m.occurred_at AND k.analyzer = $4
+         WHERE m.user_id = $1 AND m.change_seq > $2
          ORDER BY m.change_seq
+         LIMIT $3
         """,
         user_id,
         change_seq,
         PAGE,
+        ANALYZER,
     )
-    if not rows:
-        return Feed(None, 0, [])
-    changes = [Change(*row[2:]) for row in map(tuple, rows) if row[2] is not None]
-    return Feed(rows[0]["epoch"], rows[0]["purged_through"], changes)
+    return Feed([_change(*row) for row in rows])
+
+
+def _change(*columns: Any) -> Change:
+    change = Change(*columns[:9])
+    change.packed = packed_from(columns[9:])
+    return change
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
-    memory_id: UUID
-    role: str
-    start: int
-    stop: int
-    vector: np.ndarray
+class Chunks:
+    """Parts of texts and their vectors, shape (chunks, dimensions), in a fixed order.
+
+    `sides` has 0 for a prompt and 1 for a response.
+    """
+
+    ids: list[bytes]
+    sides: np.ndarray
+    starts: np.ndarray
+    stops: np.ndarray
+    vectors: np.ndarray
 
 
 async def chunks_of(
     conn: Connection, user_id: UUID, ids: Sequence[UUID], model: str
-) -> list[Chunk]:
-    """Read the vectors of these memories in a fixed order, as little-endian float32.
+) -> Chunks | None:
+    """Read the chunks of these memories, if there are any.
 
     A text that changed since has none: its old vectors would find what it no longer says.
     """
-    rows = await conn.fetch(
+    # One row of long columns: a row for each chunk would cost several times as much to take in.
+    row = await conn.fetchrow(
         """
-        SELECT c.memory_id, c.role, c.start, c.stop,
-               memory_layer.vector_bytes(c.embedding) AS vector
-          FROM memory_layer.chunks c
-          JOIN memory_layer.memories m ON m.user_id = c.user_id AND m.id = c.memory_id
-         WHERE c.user_id = $1 AND c.memory_id = ANY($2::uuid[]) AND c.embedding_model = $3
-           AND m.embedding_state = 'done'
-         ORDER BY c.memory_id, c.ordinal
+        SELECT string_agg(uuid_send(memory_id), '') AS ids,
+               string_agg(CASE role WHEN 'prompt' THEN '\\x00'::bytea ELSE '\\x01' END, '')
+                   AS sides,
+               string_agg(int4send(start), '') AS starts,
+               string_agg(int4send(stop), '') AS stops,
+               string_agg(memory_layer.vector_bytes(embedding), '') AS vectors
+          FROM (SELECT c.memory_id, c.role, c.start, c.stop, c.embedding
+                  FROM memory_layer.chunks c
+                  JOIN memory_layer.memories m ON m.user_id = c.user_id AND m.id = c.memory_id
+                 WHERE c.user_id = $1 AND c.memory_id = ANY($2::uuid[]) AND c.embedding_model = $3
+                   AND m.embedding_state = 'done'
+                 ORDER BY c.memory_id, c.ordinal) c
         """,
         user_id,
         ids,
         model,
     )
-    return [
-        Chunk(row["memory_id"], row["role"], row["start"], row["stop"], vector_from(row["vector"]))
-        for row in rows
-    ]
+    if row is None or row["ids"] is None:
+        return None
+    listed: bytes = row["ids"]
+    return Chunks(
+        [listed[n : n + 16] for n in range(0, len(listed), 16)],
+        np.frombuffer(row["sides"], np.int8),
+        np.frombuffer(row["starts"], ">i4"),
+        np.frombuffer(row["stops"], ">i4"),
+        vectors_from(row["vectors"], len(listed) // 16),
+    )
 
 
-def vector_from(wire: bytes) -> np.ndarray:
+def vectors_from(wire: bytes, count: int) -> np.ndarray:
     """Decode pgvector's wire format: two int16 (dimension, 0), then big-endian float32."""
-    return np.frombuffer(wire, dtype=">f4", offset=4).astype(np.float32)
+    numbers = np.frombuffer(wire, np.uint8).reshape(count, -1)[:, 4:]
+    return numbers.view(">f4").astype(np.float32)
+
+
+class Fingerprint(NamedTuple):
+    """Of the memories that are alive: SHA-256 of their ids and numbers; and their vectors."""
+
+    memories: bytes
+    chunks: int
+
+
+async def fingerprint(conn: Connection, user_id: UUID, model: str) -> tuple[Position, Fingerprint]:
+    """Read both at one moment."""
+    row = await conn.fetchrow(
+        """
+        SELECT s.epoch, s.change_seq, s.purged_through,
+               (SELECT sha256(coalesce(string_agg(uuid_send(id) || int8send(change_seq), ''
+                                                  ORDER BY change_seq), ''))
+                  FROM memory_layer.memories WHERE user_id = $1 AND deleted_at IS NULL),
+               (SELECT count(*) FROM memory_layer.chunks c
+                  JOIN memory_layer.memories m ON m.user_id = c.user_id AND m.id = c.memory_id
+                 WHERE c.user_id = $1 AND c.embedding_model = $2
+                   AND m.embedding_state = 'done' AND m.deleted_at IS NULL)
+          FROM memory_layer.user_state s WHERE s.user_id = $1 AND s.erased_at IS NULL
+        """,
+        user_id,
+        model,
+    )
+    if row is None:
+        return NOWHERE, Fingerprint(b"", 0)
+    return Position(*row[:3]), Fingerprint(*row[3:])

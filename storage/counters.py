@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
 # All times are microseconds since the epoch.
@@ -18,18 +18,18 @@ MOST_USERS = 50_000
 
 
 class Ask(NamedTuple):
-    """What a user spends. `used` is what is known of `day` (days since the epoch) elsewhere.
+    """One request of a user, or of what else is counted. `used` is what is known elsewhere of `day`
+    (days since the epoch).
 
-    A `cost` of 0 looks and spends nothing. Of tokens only the day counts: no minute.
+    A `cost` of 0 looks and spends nothing. Where only the day counts `per_minute` is NO_MINUTE.
     """
 
-    user_id: UUID
+    user_id: UUID | str
     per_minute: int
     per_day: int
     day: int
     used: int
     cost: int = 1
-    of: Literal["requests", "tokens"] = "requests"
 
 
 class Count(NamedTuple):
@@ -50,7 +50,7 @@ class CountersAway(Exception):
         self.timed_out = timed_out
 
 
-# KEYS: the minute's log, the day's counter. ARGV: the numbers of Ask. The log is a list, since
+# KEYS: the minute's log, the day's counter. ARGV: Ask without its user. The log is a list, since
 # its times only grow: a tenth of a sorted set's memory. The counter's time to live is one ms
 # short of midnight, because a key still lives in the millisecond that it expires at. What a
 # process counted while this server was away, or what Postgres remembers, comes in with `used`.
@@ -72,7 +72,7 @@ if cost > 0 and used + cost > per_day then
     verdict = 1
 elseif per_minute >= 0 and recent >= per_minute then
     verdict = 2
-elseif cost ~= 0 then
+elseif cost > 0 then
     used = used + cost
     redis.call('SET', KEYS[2], string.format('%.0f', used), 'PXAT', (today + 1) * 86400000 - 1)
     if per_minute >= 0 then
@@ -89,6 +89,7 @@ return {verdict, used, recent, leaving + 60000000, now}
 @dataclass(slots=True)
 class _Use:
     day: int = -1
+    time: int = 0
     before: int = 0
     used: int = 0
     log: "array[int]" = field(default_factory=lambda: array("q"))
@@ -113,10 +114,16 @@ class LocalCounters:
         self._shares = shares
         self._clock = clock
         self._most_users = most_users
-        self._users: OrderedDict[tuple[UUID, str], _Use] = OrderedDict()
+        self._users: OrderedDict[UUID | str, _Use] = OrderedDict()
+        self._time = 0
 
-    def clear(self) -> None:
-        self._users.clear()
+    def take_over(self) -> None:
+        """Begin to count alone: days go on from `Ask.used`. Minutes that were counted here before
+        stay, or a shared counter that comes and goes would give a new minute each time."""
+        self._time += 1
+
+    def forget(self, user_id: UUID | str) -> None:
+        self._users.pop(user_id, None)
 
     def spend(self, ask: Ask) -> Count:
         now = self._clock()
@@ -135,7 +142,7 @@ class LocalCounters:
             verdict = DAY_SPENT
         elif recent >= per_minute >= 0:
             verdict = TOO_FAST
-        elif cost:
+        elif cost > 0:
             use.used += cost
             if per_minute >= 0:
                 recent += 1
@@ -145,15 +152,14 @@ class LocalCounters:
         return Count(verdict, use.used, recent, leaving + MINUTE, now)
 
     def _use_of(self, ask: Ask, today: int) -> _Use:
-        key = ask.user_id, ask.of
-        use = self._users.get(key)
+        use = self._users.get(ask.user_id)
         if use is None:
-            use = self._users[key] = _Use()
+            use = self._users[ask.user_id] = _Use()
             if len(self._users) > self._most_users:
                 self._users.popitem(last=False)
         else:
-            self._users.move_to_end(key)
-        if use.day != today:
-            use.day = today
+            self._users.move_to_end(ask.user_id)
+        if use.day != today or use.time != self._time:
+            use.day, use.time = today, self._time
             use.used = use.before = ask.used if ask.day == today else 0
         return use

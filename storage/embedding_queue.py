@@ -4,8 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
+from storage import keyword_store
 from storage.database import Connection, Pool, acting_as_worker
+from storage.keyword_store import Texts
 from storage.memory_store import take_numbers
+from storage.packed_terms import Packed
 
 # Serves this many users a turn and as many memories of each, so that an import of thousands
 # does not keep another person's new memory waiting.
@@ -21,12 +24,8 @@ _WAITING = """embedding_state = 'open' AND deleted_at IS NULL
 
 
 @dataclass(frozen=True, slots=True)
-class Leased:
+class Leased(Texts):
     user_id: UUID
-    id: UUID
-    prompt: str | None
-    response: str | None
-    content_hash: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +77,7 @@ async def _lease(
         UPDATE memory_layer.memories m
            SET leased_until = now() + interval '{LEASE_SECONDS} s', attempts = attempts + 1
           FROM picked WHERE m.user_id = picked.user_id AND m.id = picked.id
-        RETURNING m.user_id, m.id, m.prompt, m.response, m.content_hash
+        RETURNING m.user_id, m.id, m.prompt, m.response, m.content_hash, m.occurred_at
         """,  # noqa: S608 - made of the constants above
         after,
     )
@@ -100,10 +99,14 @@ async def give_up_on_deadly(pool: Pool) -> None:
         )
 
 
-async def finish(pool: Pool, leased: Leased, model: str, chunks: Sequence[EmbeddedChunk]) -> bool:
-    """Store the vectors if the memory still holds the text they were made of; say whether."""
+async def finish(
+    pool: Pool, leased: Leased, model: str, chunks: Sequence[EmbeddedChunk], packed: Packed
+) -> bool:
+    """Store vectors and words if the memory still holds the text of them; say whether."""
     async with acting_as_worker(pool) as conn:
-        number = (await take_numbers(conn, {leased.user_id: 1}))[leased.user_id]
+        number = (await take_numbers(conn, {leased.user_id: 1})).get(leased.user_id)
+        if number is None:
+            return False
         done = await conn.execute(
             """
             UPDATE memory_layer.memories
@@ -119,6 +122,7 @@ async def finish(pool: Pool, leased: Leased, model: str, chunks: Sequence[Embedd
         )
         if done == "UPDATE 1":
             await _replace_chunks(conn, leased, model, chunks)
+            await keyword_store.write(conn, leased.user_id, [(leased, packed)])
     return done == "UPDATE 1"
 
 

@@ -1,105 +1,153 @@
-"""BM25 over one field of one user's memories, kept up to date in memory."""
+"""Which memories hold a term, over one field of one user's memories: sorted segments of numbers."""
 
-import math
-from array import array
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
-from storage.analyzer import term_counts
+from storage.columns import Columns
 
-# Okapi BM25 (Robertson & Zaragoza 2009). b near 1 keeps long answers from drowning short prompts.
-K1, B = 1.2, 0.9
+# A posting is 24 bits of document and 8 of how often the term occurs in it.
+MOST_DOCUMENTS = 1 << 24
+_TIMES = np.uint32(0xFF)
+NOBODY = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Occurrences:
+    """Where one term occurs in one field: slots, how often, and the texts' lengths."""
+
+    slots: np.ndarray
+    times: np.ndarray
+    lengths: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """What a field has to say of a query's terms, in their order."""
+
+    found: list[Occurrences]
+    texts: int
+    mean_length: float
+
+
+class _Segment:
+    """Postings sorted by term and document, which nothing changes any more."""
+
+    def __init__(self, keys: np.ndarray) -> None:
+        """Take unsorted uint64: the term's hash, then the posting."""
+        keys = np.sort(keys)
+        terms = (keys >> np.uint64(32)).astype(np.uint32)
+        first = np.flatnonzero(np.diff(terms, prepend=terms[:1] ^ np.uint32(1)))
+        self.terms = terms[first]
+        self.starts = np.append(first, len(keys)).astype(np.int32)
+        self.postings = keys.astype(np.uint32)
+
+    def __len__(self) -> int:
+        return len(self.postings)
+
+    @property
+    def nbytes(self) -> int:
+        return self.terms.nbytes + self.starts.nbytes + self.postings.nbytes
+
+    def keys(self) -> np.ndarray:
+        terms = np.repeat(self.terms, np.diff(self.starts))
+        return terms.astype(np.uint64) << np.uint64(32) | self.postings
+
+    def of(self, terms: np.ndarray) -> list[np.ndarray]:
+        """Return the postings of each term."""
+        at = np.minimum(np.searchsorted(self.terms, terms), len(self.terms) - 1)
+        here = self.terms[at] == terms
+        starts, stops = self.starts[at], np.where(here, self.starts[at + 1], self.starts[at])
+        return [self.postings[a:b] for a, b in zip(starts.tolist(), stops.tolist(), strict=True)]
 
 
 class KeywordField:
     """Documents are numbered as they come; each belongs to a slot, the memory's place."""
 
     def __init__(self) -> None:
-        self._postings: dict[str, tuple[array[int], array[float]]] = {}
-        self._lengths: array[float] = array("f")
-        self._slots: array[int] = array("i")
+        self._documents = Columns(slot="i4", length="f4")
+        self._segments: list[_Segment] = []
         self._alive = 0
-        self.bytes = 0
 
-    def __len__(self) -> int:
-        return self._alive
-
-    def add(self, slot: int, text: str) -> int:
-        """Index `text` and return its document number."""
-        document = len(self._slots)
-        counts = term_counts(text)
-        for term, times in counts.items():
-            posting = self._postings.get(term)
-            if posting is None:
-                posting = self._postings[term] = (array("i"), array("f"))
-                self.bytes += 250
-            posting[0].append(document)
-            posting[1].append(times)
-        self._slots.append(slot)
-        self._lengths.append(counts.total())
-        self._alive += 1
-        self.bytes += 8 * len(counts) + 8
-        return document
-
-    def remove(self, document: int) -> None:
-        """Leave the postings and make them count for nobody."""
-        self._slots[document] = -1
-        self._alive -= 1
+    @property
+    def nbytes(self) -> int:
+        return self._documents.nbytes + sum(segment.nbytes for segment in self._segments)
 
     @property
     def wasteful(self) -> bool:
-        dead = len(self._slots) - self._alive
-        return dead > 200 and dead > self._alive
+        dead = len(self._documents) - self._alive
+        return (dead > 200 and dead > self._alive) or len(self._documents) > MOST_DOCUMENTS // 2
 
-    def rarity(self, term: str) -> float:
-        """Inverse document frequency; a term that no memory holds is the rarest."""
-        posting = self._postings.get(term)
-        frequency = min(len(posting[0]), self._alive) if posting else 0
-        return math.log(1 + (self._alive - frequency + 0.5) / (frequency + 0.5))
+    def add(
+        self, slots: np.ndarray, lengths: np.ndarray, each: np.ndarray, terms: np.ndarray,
+        times: np.ndarray,
+    ) -> np.ndarray:  # fmt: skip
+        """Index texts, each with the next `each` of the terms; return their numbers, or NOBODY.
 
-    def scores(self, terms: Counter[str], slots: int) -> np.ndarray:
-        """Return each slot's BM25 score, shape (slots,); 0 where no term occurs."""
-        by_document = np.zeros(len(self._slots), dtype=np.float32)
-        if not self._alive:
-            return np.zeros(slots, dtype=np.float32)
-        lengths = np.frombuffer(self._lengths, dtype=np.float32)
-        norm = K1 * (1 - B + B * lengths / max(float(lengths.mean()), 1.0))
-        for term, documents, times in self._found(terms):
-            weight = self.rarity(term) * terms[term]
-            by_document[documents] += weight * times * (K1 + 1) / (times + norm[documents])
-        return self._by_slot(by_document, slots)
+        Lengths and times of 0 say that this side has no text and does not hold the term.
+        """
+        present = lengths > 0
+        numbers = np.full(len(slots), NOBODY)
+        numbers[present] = np.arange(present.sum()) + len(self._documents)
+        self._documents.append(int(present.sum()), slot=slots[present], length=lengths[present])
+        self._alive += int(present.sum())
+        held = times > 0
+        keys = _keys(terms[held], np.repeat(numbers, each)[held], times[held])
+        if len(keys):
+            self._segments.append(_Segment(keys))
+        return numbers
 
-    def coverage(self, rarities: dict[str, float], slots: int) -> np.ndarray:
-        """Return which share of the query's rarity each slot's text holds, shape (slots,)."""
-        by_document = np.zeros(len(self._slots), dtype=np.float32)
-        total = sum(rarities.values()) or 1.0
-        for term, documents, _ in self._found(rarities):
-            by_document[documents] += rarities[term] / total
-        return self._by_slot(by_document, slots)
+    def remove(self, documents: np.ndarray) -> None:
+        """Leave the postings and make them count for nobody."""
+        self._documents["slot"][documents] = NOBODY
+        self._alive -= len(documents)
 
-    def holds(self, term: str, slots: int) -> np.ndarray:
-        """Return whether each slot's text holds the term, shape (slots,)."""
-        held = np.zeros(slots, dtype=bool)
-        where = np.frombuffer(self._slots, dtype=np.int32)
-        for _, documents, _ in self._found([term]):
-            alive = where[documents]
-            held[alive[alive >= 0]] = True
-        return held
+    def compact(self) -> np.ndarray:
+        """Drop what was removed; return the new number of each document that is left."""
+        alive = self._documents["slot"] != NOBODY
+        renumbered = np.cumsum(alive) - 1
+        keys = np.concatenate([segment.keys() for segment in self._segments])
+        documents = (keys >> np.uint64(8)).astype(np.uint32) & np.uint32(MOST_DOCUMENTS - 1)
+        kept, numbers = alive[documents], renumbered[documents]
+        terms, times = (keys >> np.uint64(32))[kept], (keys & np.uint64(0xFF))[kept]
+        self._segments = [_Segment(_keys(terms, numbers[kept], times))] if kept.any() else []
+        self._documents.keep(alive)
+        return renumbered
 
-    def _found(self, terms: Iterable[str]) -> Iterable[tuple[str, np.ndarray, np.ndarray]]:
-        for term in terms:
-            if posting := self._postings.get(term):
-                yield (
-                    term,
-                    np.frombuffer(posting[0], dtype=np.int32),
-                    np.frombuffer(posting[1], dtype=np.float32),
-                )
+    def tidy(self) -> None:
+        """Merge the last segments until each is twice the next: few to look into, few merges."""
+        start, postings = len(self._segments), 0
+        while start and (not postings or len(self._segments[start - 1]) < 2 * postings):
+            start -= 1
+            postings += len(self._segments[start])
+        if len(self._segments) - start > 1:
+            merged = np.concatenate([segment.keys() for segment in self._segments[start:]])
+            self._segments[start:] = [_Segment(merged)]
 
-    def _by_slot(self, by_document: np.ndarray, slots: int) -> np.ndarray:
-        scores = np.zeros(slots, dtype=np.float32)
-        where = np.frombuffer(self._slots, dtype=np.int32)
-        alive = where >= 0
-        scores[where[alive]] = by_document[alive]
-        return scores
+    def find(self, terms: np.ndarray) -> Field:
+        """Look up the terms' hashes in all texts that are alive."""
+        lengths = self._documents["length"]
+        alive = lengths[self._documents["slot"] != NOBODY]
+        mean = float(alive.mean()) if len(alive) else 0.0
+        return Field(list(self._found(terms)), self._alive, mean)
+
+    def _found(self, terms: np.ndarray) -> Iterator[Occurrences]:
+        where, lengths = self._documents["slot"], self._documents["length"]
+        nothing = np.empty(0, np.uint32)
+        in_segments = [segment.of(terms) for segment in self._segments]
+        for n in range(len(terms)):
+            parts = [found[n] for found in in_segments if len(found[n])]
+            postings = np.concatenate(parts) if len(parts) > 1 else (parts or [nothing])[0]
+            documents = postings >> np.uint32(8)
+            slots = where[documents]
+            if len(slots) and slots.min() < 0:
+                alive = slots != NOBODY
+                slots, documents, postings = slots[alive], documents[alive], postings[alive]
+            yield Occurrences(slots, (postings & _TIMES).astype(np.float32), lengths[documents])
+
+
+def _keys(terms: np.ndarray, documents: np.ndarray, times: np.ndarray) -> np.ndarray:
+    postings = documents.astype(np.uint64) << np.uint64(8) | times
+    keys: np.ndarray = terms.astype(np.uint64) << np.uint64(32) | postings
+    return keys

@@ -82,13 +82,14 @@ async def take_numbers(conn: Connection, wanted: Mapping[UUID, int]) -> dict[UUI
     """Lock the users in the order of their ids, and give each the next numbers; return the last.
 
     Every transaction that writes memories begins with this, so none can deadlock with another
-    and the numbers of a user grow in the order of commits.
+    and the numbers of a user grow in the order of commits. An erased account gets none.
     """
     rows = await conn.fetch(
         """
         INSERT INTO memory_layer.user_state AS s (user_id, change_seq)
         SELECT user_id, n FROM unnest($1::uuid[], $2::bigint[]) AS w (user_id, n) ORDER BY user_id
             ON CONFLICT (user_id) DO UPDATE SET change_seq = s.change_seq + EXCLUDED.change_seq
+         WHERE s.erased_at IS NULL
         RETURNING user_id, change_seq
         """,
         list(wanted),
@@ -232,7 +233,7 @@ async def edit(
     ]
     if "content_hash" in changes:
         assignments.append("embedding_state = 'open', attempts = 0, leased_until = NULL")
-        await _forget_vectors(conn, user_id, memory_id)
+        await _forget_derived(conn, user_id, memory_id)
     row = await conn.fetchrow(
         f"""
         UPDATE memory_layer.memories
@@ -263,13 +264,20 @@ async def delete(conn: Connection, user_id: UUID, memory_id: UUID, number: int) 
         memory_id,
         number,
     )
-    await _forget_vectors(conn, user_id, memory_id)
+    await _forget_derived(conn, user_id, memory_id)
     return done == "UPDATE 1"
 
 
-async def _forget_vectors(conn: Connection, user_id: UUID, memory_id: UUID) -> None:
+async def _forget_derived(conn: Connection, user_id: UUID, memory_id: UUID) -> None:
+    """Take away what was made of the texts: vectors and packed words."""
     await conn.execute(
-        "DELETE FROM memory_layer.chunks WHERE user_id = $1 AND memory_id = $2", user_id, memory_id
+        """
+        WITH vectors AS (
+            DELETE FROM memory_layer.chunks WHERE user_id = $1 AND memory_id = $2)
+        DELETE FROM memory_layer.keywords WHERE user_id = $1 AND memory_id = $2
+        """,
+        user_id,
+        memory_id,
     )
 
 

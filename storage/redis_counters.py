@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from uuid import UUID
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
@@ -14,6 +16,8 @@ from redis.exceptions import TimeoutError as RedisTimeout
 from storage.counters import LUA, Ask, Count, CountersAway
 
 SECONDS = 0.05  # for a connection, an answer, and both together
+TICKS = 5  # that these seconds are made of
+LONGEST = 1.0  # of the library's own patience, which a stall of this process must not use up
 MOST_IN_A_PIPELINE = 512
 SHA = hashlib.sha1(LUA.encode()).hexdigest()  # noqa: S324 - EVALSHA's own
 
@@ -27,9 +31,9 @@ class RedisCounters:
             BlockingConnectionPool.from_url(
                 url,
                 max_connections=1,
-                timeout=SECONDS,
-                socket_timeout=SECONDS,
-                socket_connect_timeout=SECONDS,
+                timeout=LONGEST,
+                socket_timeout=LONGEST,
+                socket_connect_timeout=LONGEST,
                 retry=Retry(NoBackoff(), 0),
             )
         )
@@ -44,6 +48,11 @@ class RedisCounters:
         if self._sender is None:
             self._sender = loop.create_task(self._send_all())
         return await answer
+
+    async def forget(self, user_id: UUID | str) -> None:
+        with contextlib.suppress(RedisError, OSError):
+            async with _patience():
+                await self._client.delete(*_keys(user_id))
 
     async def aclose(self) -> None:
         if self._sender:
@@ -60,7 +69,7 @@ class RedisCounters:
             while self._waiting:
                 batch = self._waiting[:MOST_IN_A_PIPELINE]
                 del self._waiting[:MOST_IN_A_PIPELINE]
-                async with asyncio.timeout(SECONDS):
+                async with _patience():
                     replies = await self._ask([ask for ask, _ in batch])
                 for (_, answer), reply in zip(batch, replies, strict=True):
                     _settle(answer, reply)
@@ -88,10 +97,39 @@ class RedisCounters:
 
     async def _run(self, asks: Sequence[Ask]) -> list[object]:
         async with self._client.pipeline(transaction=False) as pipe:
-            for user_id, *numbers, of in asks:
-                keys = f"{of}:{{{user_id}}}:minute", f"{of}:{{{user_id}}}:day"
-                pipe.evalsha(SHA, 2, *keys, *numbers)
+            for user_id, *numbers in asks:
+                pipe.evalsha(SHA, 2, *_keys(user_id), *numbers)
             return list(await pipe.execute(raise_on_error=False))
+
+
+@asynccontextmanager
+async def _patience() -> AsyncIterator[None]:
+    """Raise TimeoutError after SECONDS, in ticks between each of which the loop has run.
+
+    After a stall of our own loop a plain time-out fires before the answer is read that has long
+    been there, and a Redis in the best of health is taken for away.
+    """
+    loop, left = asyncio.get_running_loop(), TICKS
+    handle: asyncio.TimerHandle
+
+    def tick() -> None:
+        nonlocal left, handle
+        left -= 1
+        if left:
+            handle = loop.call_later(SECONDS / TICKS, tick)
+        else:
+            ending.reschedule(loop.time())
+
+    handle = loop.call_later(SECONDS / TICKS, tick)
+    try:
+        async with asyncio.timeout(None) as ending:
+            yield
+    finally:
+        handle.cancel()
+
+
+def _keys(user_id: UUID | str) -> tuple[str, str]:
+    return f"requests:{{{user_id}}}:minute", f"requests:{{{user_id}}}:day"
 
 
 def _settle(answer: asyncio.Future[Count], reply: object) -> None:

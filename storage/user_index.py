@@ -1,32 +1,24 @@
 """One user's memories as search sees them: a cache of Postgres that can be thrown away."""
 
-from array import array
+import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
 from uuid import UUID
 
-import faiss
 import numpy as np
 
-from storage.change_feed import Change, Chunk
-from storage.conversation_index import ConversationIndex, words_of_date
-from storage.keyword_index import KeywordField
+from storage import conversation_index, keyword_scores
+from storage.change_feed import Change, Chunks, Fingerprint
+from storage.columns import Columns
+from storage.keyword_index import NOBODY, KeywordField
 from storage.memory_store import Filters
+from storage.packed_terms import Packed, hashes_of
+from storage.vector_index import VectorIndex
 
 SIDES = ("prompt", "response")
-# Of more chunks than this only the nearest take part; the others' similarity counts as the least.
-MOST_NEIGHBOURS = 1_000
-
-
-@dataclass(slots=True)
-class _Entry:
-    slot: int
-    change_seq: int
-    content_hash: bytes = bytes(32)
-    date: str = ""
-    documents: list[int | None] = field(default_factory=lambda: [None, None])
-    chunks: list[int] = field(default_factory=list)
+# What a memory costs beside its columns: its entry in the dictionary of ids.
+_DICTIONARY_BYTES = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,141 +47,195 @@ class UserIndex:
     def __init__(self, dimensions: int) -> None:
         self.change_seq = 0
         self.epoch: UUID | None = None
-        self.ids: list[UUID] = []
-        self._entries: dict[UUID, _Entry] = {}
-        self._alive = array("b")
-        self._providers: list[str] = []
-        self._conversations: list[str | None] = []
-        self._occurred = array("d")
-        self._answered = array("b")
-        self._talks = ConversationIndex()
+        self.purged_through = 0
+        self._slots: dict[bytes, int] = {}
+        self._memories = Columns(
+            id="V16", change_seq="i8", alive="?", provider="i4", conversation="i4", occurred="f8",
+            created="f8", answered="?", speaker="i4", content="i8", prompt="i4", response="i4",
+        )  # fmt: skip
+        self._providers: dict[str, int] = {}
+        self._conversations: dict[tuple[str, str], int] = {}
+        self._speakers = conversation_index.Speakers()
+        self._order: np.ndarray | None = None
         self._fields = {side: KeywordField() for side in SIDES}
-        self._vectors = faiss.IndexFlatIP(dimensions) if dimensions else None
-        self._chunk_slot = array("i")
-        self._chunk_side = array("b")
-        self._gone = 0
-        self._chunk_places: list[tuple[int, int]] = []
+        self._vectors = VectorIndex(dimensions)
+        self._chunks = Columns(slot="i4", side="i1", start="i4", stop="i4")
 
     def __len__(self) -> int:
-        return sum(self._alive)
+        return int(self._memories["alive"].sum())
 
     @property
     def vectors(self) -> int:
-        return len(self._chunk_slot)
+        return len(self._chunks)
 
     @property
-    def bytes(self) -> int:
-        """A rough sum of what this cache holds."""
-        vectors = self._vectors.ntotal * (self._vectors.d * 4 + 80) if self._vectors else 0
-        return int(
-            4_000 + vectors + 1_200 * len(self.ids) + sum(f.bytes for f in self._fields.values())
-        )
+    def nbytes(self) -> int:
+        """What this cache holds, within a few percent."""
+        columns = self._memories.nbytes + self._chunks.nbytes + self._vectors.nbytes
+        words = sum(field.nbytes for field in self._fields.values())
+        names = 300 * len(self._conversations)
+        return 10_000 + columns + words + names + _DICTIONARY_BYTES * len(self._slots)
 
-    @property
-    def wasteful(self) -> bool:
-        """More than half of it belongs to texts that are gone: time to load anew."""
-        vectors = self.vectors > 1_000 and self._gone * 2 > self.vectors
-        return vectors or any(field.wasteful for field in self._fields.values())
+    def id_of(self, slot: int) -> UUID:
+        return UUID(bytes=self._memories["id"][slot].tobytes())
 
-    def apply(self, changes: Sequence[Change], chunks: Sequence[Chunk]) -> None:
-        """Take in a page of the change feed with the vectors of the memories in it."""
-        applied = {change.id for change in changes if self._apply_one(change)}
-        fresh = [chunk for chunk in chunks if chunk.memory_id in applied]
-        if fresh and self._vectors is not None:
-            self._vectors.add(np.stack([chunk.vector for chunk in fresh]))
-            for chunk in fresh:
-                self._add_chunk(chunk)
+    def apply(self, changes: Sequence[Change], chunks: Chunks | None = None) -> None:
+        """Take in a page of the change feed, its texts packed, with the vectors of its memories."""
+        newer = [change for change in changes if self._is_newer(change)]
+        if newer:
+            slots = self._put(newer)
+            self._forget_chunks(slots)
+            self._index_texts(newer, slots)
+            self._order = None
+            if chunks:
+                self._add_chunks({c.id.bytes for c in newer if not c.deleted}, chunks)
         if changes:
             self.change_seq = max(self.change_seq, changes[-1].change_seq)
 
-    def _apply_one(self, change: Change) -> bool:
-        entry = self._entries.get(change.id)
-        if entry is None:
-            entry = self._entries[change.id] = _Entry(len(self.ids), -1)
-            self.ids.append(change.id)
-            self._alive.append(0)
-            self._providers.append(change.provider)
-            self._conversations.append(change.conversation_id)
-            self._occurred.append(0.0)
-            self._answered.append(0)
-        if change.change_seq <= entry.change_seq:
-            return False
-        entry.change_seq = change.change_seq
-        slot = entry.slot
-        self._alive[slot] = not change.deleted
-        self._providers[slot] = change.provider
-        self._conversations[slot] = change.conversation_id
-        self._occurred[slot] = change.occurred_at.timestamp()
-        self._answered[slot] = bool(change.response)
-        self._talks.put(slot, change)
-        for number in entry.chunks:
-            self._chunk_slot[number] = -1
-        self._gone += len(entry.chunks)
-        entry.chunks = []
-        self._index_texts(entry, change)
-        return not change.deleted
+    def _is_newer(self, change: Change) -> bool:
+        slot = self._slots.get(change.id.bytes)
+        return slot is None or change.change_seq > self._memories["change_seq"][slot]
 
-    def _index_texts(self, entry: _Entry, change: Change) -> None:
-        halves = (change.content_hash[:16], change.content_hash[16:])
-        known = (entry.content_hash[:16], entry.content_hash[16:])
-        date = words_of_date(change)
-        for n, (side, text) in enumerate(zip(SIDES, (change.prompt, change.response), strict=True)):
-            document = entry.documents[n]
-            same = halves[n] == known[n] and date == entry.date
-            if text is not None and document is not None and same:
-                continue
-            if document is not None:
-                self._fields[side].remove(document)
-                entry.documents[n] = None
-            if text:
-                entry.documents[n] = self._fields[side].add(entry.slot, f"{date} {text}")
-        entry.content_hash, entry.date = change.content_hash, date
+    def _put(self, changes: Sequence[Change]) -> np.ndarray:
+        """Return the slots of the changes, which now say what the changes say."""
+        fresh = [change.id.bytes for change in changes if change.id.bytes not in self._slots]
+        if fresh:
+            self._slots.update({i: n for n, i in enumerate(fresh, len(self._slots))})
+            nothing = dict.fromkeys(("prompt", "response"), NOBODY) | dict.fromkeys(("content",), 0)
+            ids = np.frombuffer(b"".join(fresh), "V16")
+            unknown = dict.fromkeys(self._said(changes[:1]), 0)
+            self._memories.append(len(fresh), id=ids, **nothing, **unknown)
+        slots = np.array([self._slots[change.id.bytes] for change in changes])
+        for name, values in self._said(changes).items():
+            self._memories[name][slots] = values
+        return slots
 
-    def _add_chunk(self, chunk: Chunk) -> None:
-        entry = self._entries[chunk.memory_id]
-        entry.chunks.append(len(self._chunk_slot))
-        self._chunk_slot.append(entry.slot)
-        self._chunk_side.append(SIDES.index(chunk.role))
-        self._chunk_places.append((chunk.start, chunk.stop))
+    def _said(self, changes: Sequence[Change]) -> dict[str, list[float]]:
+        providers, speakers = self._providers, self._speakers
+        return {
+            "change_seq": [change.change_seq for change in changes],
+            "alive": [not change.deleted for change in changes],
+            "answered": [change.answered for change in changes],
+            "occurred": [change.occurred_at.timestamp() for change in changes],
+            "created": [change.created_at.timestamp() for change in changes],
+            "provider": [providers.setdefault(c.provider, len(providers)) for c in changes],
+            "conversation": [self._conversation_of(change) for change in changes],
+            "speaker": [speakers.number(c.packed.speaker if c.packed else None) for c in changes],
+        }
+
+    def _conversation_of(self, change: Change) -> int:
+        if change.conversation_id is None or change.deleted:
+            return NOBODY
+        numbers = self._conversations
+        return numbers.setdefault((change.provider, change.conversation_id), len(numbers))
+
+    def _index_texts(self, changes: Sequence[Change], slots: np.ndarray) -> None:
+        """Renew the words of those whose texts or dates are others than before."""
+        contents = np.array([_content(change) for change in changes])
+        changed = contents != self._memories["content"][slots]
+        slots = slots[changed]
+        self._memories["content"][slots] = contents[changed]
+        packed = [
+            change.packed or Packed((0, 0), b"", b"", None)
+            for change, is_changed in zip(changes, changed.tolist(), strict=True)
+            if is_changed
+        ]
+        terms = np.frombuffer(b"".join(item.terms for item in packed), "<u4")
+        counts = np.frombuffer(b"".join(item.counts for item in packed), np.uint8).reshape(-1, 2)
+        each = np.array([len(item.terms) // 4 for item in packed], np.int64)
+        lengths = np.array([item.lengths for item in packed]).reshape(-1, 2)
+        for n, side in enumerate(SIDES):
+            documents = self._memories[side][slots]
+            self._fields[side].remove(documents[documents != NOBODY])
+            self._memories[side][slots] = self._fields[side].add(
+                slots, lengths[:, n], each, terms, counts[:, n]
+            )
+
+    def _forget_chunks(self, slots: np.ndarray) -> None:
+        gone = np.zeros(len(self._memories) + 1, dtype=bool)
+        gone[slots] = True  # -1 reads the last one, which stays False
+        self._chunks["slot"][gone[self._chunks["slot"]]] = NOBODY
+
+    def _add_chunks(self, applied: Set[bytes], chunks: Chunks) -> None:
+        slots = np.array([self._slots[i] if i in applied else NOBODY for i in chunks.ids], int)
+        fresh = slots != NOBODY
+        self._vectors.add(chunks.vectors[fresh])
+        self._chunks.append(
+            int(fresh.sum()),
+            slot=slots[fresh],
+            side=chunks.sides[fresh],
+            start=chunks.starts[fresh],
+            stop=chunks.stops[fresh],
+        )
+
+    def tidy(self) -> None:
+        """Make what was added quick to search, and give back the room of what is gone.
+
+        May take a tenth of a second for 50,000 chunks: call it in a thread.
+        """
+        for side, field in self._fields.items():
+            if field.wasteful:
+                documents = self._memories[side]
+                known = documents != NOBODY
+                documents[known] = field.compact()[documents[known]]
+            field.tidy()
+        kept = self._chunks["slot"] != NOBODY
+        gone = len(kept) - int(kept.sum())
+        if gone > max(1_000, len(kept) // 4):
+            self._vectors.keep(kept)
+            self._chunks.keep(kept)
+
+    def fingerprint(self) -> Fingerprint:
+        alive = self._memories["alive"]
+        numbers, ids = self._memories["change_seq"][alive], self._memories["id"][alive]
+        order = np.argsort(numbers)
+        listed = np.rec.fromarrays([ids[order], numbers[order].astype(">i8")])
+        chunks = int((self._chunks["slot"] != NOBODY).sum())
+        return Fingerprint(hashlib.sha256(listed.tobytes()).digest(), chunks)
 
     def chunk_place(self, number: int) -> tuple[str, int, int]:
         """Return the side of the chunk and its start and stop in that text."""
-        return SIDES[self._chunk_side[number]], *self._chunk_places[number]
+        side, start, stop = (int(self._chunks[name][number]) for name in ("side", "start", "stop"))
+        return SIDES[side], start, stop
 
     def evidence(
         self, terms: Counter[str], vector: np.ndarray | None, filters: Filters
     ) -> Evidence:
         """Score every memory against the query's terms and vector (or None, where unknown)."""
-        slots = len(self.ids)
-        most = self.vectors if filters != Filters() else min(self.vectors, MOST_NEIGHBOURS)
-        similarity, best_chunk = self._similarity(vector, slots, most)
-        rarities = {term: max(f.rarity(term) for f in self._fields.values()) for term in terms}
+        memories, slots = self._memories, len(self._memories)
+        similarity, best_chunk = self._similarity(vector, slots)
+        hashes = hashes_of(terms)
+        found = {side: field.find(hashes) for side, field in self._fields.items()}
+        words = keyword_scores.score(terms, found, slots)
+        conversation = memories["conversation"]
+        if self._order is None:
+            said = memories["occurred"], memories["created"]
+            self._order = conversation_index.in_order(conversation, *said)
         return Evidence(
             allowed=self._allowed(filters),
-            keywords={side: f.scores(terms, slots) for side, f in self._fields.items()},
-            coverage=np.maximum(*(f.coverage(rarities, slots) for f in self._fields.values())),
+            keywords=words.by_side,
+            coverage=words.coverage,
             similarity=similarity,
             best_chunk=best_chunk,
-            occurred_at=np.array(self._occurred),
-            answered=np.array(self._answered, dtype=bool),
-            conversation=self._talks.of_slot,
-            conversation_words=self._talks.words(self._holding(terms, slots)),
-            speaker_named=self._talks.named(terms),
-            order=self._talks.order,
+            occurred_at=memories["occurred"],
+            answered=memories["answered"],
+            conversation=conversation,
+            conversation_words=conversation_index.word_scores(conversation, words.held),
+            speaker_named=self._speakers.named(memories["speaker"], hashes.tolist()),
+            order=self._order,
         )
 
-    def _holding(self, terms: Counter[str], slots: int) -> Iterator[np.ndarray]:
-        for term in terms:
-            yield np.logical_or(*(f.holds(term, slots) for f in self._fields.values()))
-
     def _allowed(self, filters: Filters) -> np.ndarray:
-        allowed = np.array(self._alive, dtype=bool)
-        occurred = np.array(self._occurred)
+        allowed: np.ndarray = self._memories["alive"].copy()
+        occurred = self._memories["occurred"]
         if filters.provider is not None:
-            allowed &= np.array([p == filters.provider for p in self._providers], dtype=bool)
+            wanted = self._providers.get(filters.provider, NOBODY)
+            allowed &= self._memories["provider"] == wanted
         if filters.conversation_id is not None:
-            wanted = filters.conversation_id
-            allowed &= np.array([c == wanted for c in self._conversations], dtype=bool)
+            numbers = [
+                n for (_, i), n in self._conversations.items() if i == filters.conversation_id
+            ]
+            allowed &= np.isin(self._memories["conversation"], numbers)
         if filters.after is not None:
             allowed &= occurred >= filters.after.timestamp()
         if filters.before is not None:
@@ -197,19 +243,35 @@ class UserIndex:
         return allowed
 
     def _similarity(
-        self, vector: np.ndarray | None, slots: int, most: int
+        self, vector: np.ndarray | None, slots: int
     ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Return each side's best cosine, and the chunk that is nearest of all (or -1)."""
-        best = {side: np.full(slots, -1.0, dtype=np.float32) for side in SIDES}
-        chunk_of = np.full(slots, -1, dtype=np.int64)
-        if vector is None or self._vectors is None or not most:
-            return best, chunk_of
-        cosines, numbers = self._vectors.search(vector.reshape(1, -1), most)
-        # Worst first: of several chunks of a slot the last one written, the best, stays.
-        cosines, numbers = cosines[0][::-1], numbers[0][::-1]
-        slot_of, side_of = np.array(self._chunk_slot)[numbers], np.array(self._chunk_side)[numbers]
-        chunk_of[slot_of[slot_of >= 0]] = numbers[slot_of >= 0]
-        for n, side in enumerate(SIDES):
-            here = (slot_of >= 0) & (side_of == n)
-            best[side][slot_of[here]] = cosines[here]
-        return best, chunk_of
+        if vector is None or not self.vectors:
+            return best_by_slot(np.empty(0), np.empty(0, int), np.empty(0, int), slots)
+        # All of them, since the ranking counts from the least similar one.
+        cosines, numbers = self._vectors.search(vector, self.vectors)
+        places = self._chunks["slot"][numbers], self._chunks["side"][numbers]
+        best, nearest = best_by_slot(cosines, *places, slots)
+        return best, np.where(nearest >= 0, numbers[nearest], NOBODY)
+
+
+def best_by_slot(
+    cosines: np.ndarray, slot_of: np.ndarray, side_of: np.ndarray, slots: int
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Return each side's best cosine, and which entry is nearest of all (or -1).
+
+    Takes chunks from the nearest on; a slot of -1 is nobody's.
+    """
+    best = {side: np.full(slots, -1.0, dtype=np.float32) for side in SIDES}
+    nearest = np.full(slots, NOBODY, dtype=np.int64)
+    # Worst first: of several chunks of a slot the last one written, the best, stays.
+    entries = np.flatnonzero(slot_of >= 0)[::-1]
+    nearest[slot_of[entries]] = entries
+    for n, side in enumerate(SIDES):
+        here = entries[side_of[entries] == n]
+        best[side][slot_of[here]] = cosines[here]
+    return best, nearest
+
+
+def _content(change: Change) -> int:
+    """A number of what the words are made of; 0 for nothing."""
+    return 0 if change.deleted else hash((change.content_hash, change.occurred_at))

@@ -25,6 +25,7 @@ from main import create_app
 from storage.embedded_postgres import embedded_postgres
 from storage.migrate import migrate
 from tests.browser import browser as browser
+from tests.valkey import Valkey
 
 PASSWORD = "correct horse battery staple"
 
@@ -80,7 +81,13 @@ def model_dir() -> Path:
 def settings(database_url: str) -> Settings:
     """Without an embedder: search is by words. Tests of meaning ask for the real one."""
     return Settings(
-        _env_file=None, database_url=database_url, embedder="none", enterprise_per_minute=1_000_000
+        _env_file=None,
+        database_url=database_url,
+        embedder="none",
+        enterprise_per_minute=1_000_000,
+        sign_ups_per_hour=1_000_000,
+        sign_ins_per_minute=1_000_000,
+        bad_tokens_per_minute=1_000_000,
     )
 
 
@@ -102,6 +109,20 @@ async def client(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
 
 
 Headers = dict[str, str]
+
+
+@pytest.fixture(scope="session")
+def one_valkey() -> Iterator[Valkey]:
+    server = Valkey()
+    server.start()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def valkey(one_valkey: Valkey) -> Valkey:
+    one_valkey.do("FLUSHALL")
+    return one_valkey
 
 
 async def sign_up(client: httpx.AsyncClient, name: str) -> Headers:
@@ -148,6 +169,9 @@ class Server:
             # Tests of other things save more in a minute than a person may.
             "ENTERPRISE_PER_MINUTE": "1000000",
             "ENTERPRISE_PER_DAY": "1000000",
+            "SIGN_UPS_PER_HOUR": "1000000",
+            "SIGN_INS_PER_MINUTE": "1000000",
+            "BAD_TOKENS_PER_MINUTE": "1000000",
         } | settings
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the object
         self.process: subprocess.Popen[bytes]
@@ -218,6 +242,23 @@ async def module_server(cluster: str) -> AsyncIterator[Server]:
     yield server
     server.close()
     await execute(cluster, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def http(module_server: Server) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=module_server.url, timeout=30) as client:
+        yield client
+
+
+@pytest.fixture
+async def ann(http: httpx.AsyncClient) -> Headers:
+    """A new person on the server that a file's tests share."""
+    return await sign_up(http, "ann")
+
+
+@pytest.fixture
+async def ben(http: httpx.AsyncClient) -> Headers:
+    return await sign_up(http, "ben")
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 from core.auth import ALL_SCOPES
 from core.config import Settings
-from core.errors import Unauthorized, Unavailable
+from core.errors import TooManyTokens, Unauthorized, Unavailable
 from core.tokens import (
     BATCH,
     CACHE_SIZE,
@@ -42,20 +42,18 @@ def bearer(token: str) -> Headers:
     return {"Authorization": f"Bearer {token}"}
 
 
-async def test_a_token_does_what_its_owner_may_do(
-    client: httpx.AsyncClient, alice: Headers
-) -> None:
-    program = await issue_token(client, alice)
+async def test_a_token_does_what_its_owner_may_do(http: httpx.AsyncClient, ann: Headers) -> None:
+    program = await issue_token(http, ann)
 
-    saved = await client.post("/save-prompt", json=WRITTEN, headers=program)
+    saved = await http.post("/save-prompt", json=WRITTEN, headers=program)
     memory_id = saved.json()["data"]["memory_id"]
-    found = await client.post("/search", json={"query": "walrus"}, headers=program)
-    deleted = await client.delete(f"/memories/{memory_id}", headers=program)
+    found = await http.post("/search", json={"query": "walrus"}, headers=program)
+    deleted = await http.delete(f"/memories/{memory_id}", headers=program)
 
     assert saved.status_code == 201
     assert [hit["memory"]["id"] for hit in found.json()["data"]["hits"]] == [memory_id]
     assert deleted.status_code == 200
-    used = (await client.get("/usage", headers=program)).json()["data"]["day"]["used"]
+    used = (await http.get("/usage", headers=program)).json()["data"]["day"]["used"]
     assert used == 3  # making the token, saving and searching
 
 
@@ -79,18 +77,18 @@ async def test_a_token_is_shown_once_and_kept_as_a_hash(
 
 
 async def test_a_call_without_the_scope_costs_nothing_and_says_what_is_missing(
-    client: httpx.AsyncClient, alice: Headers
+    http: httpx.AsyncClient, ann: Headers
 ) -> None:
-    program = await issue_token(client, alice, "read", "chat")
-    used = (await client.get("/usage", headers=alice)).json()["data"]["day"]["used"]
+    program = await issue_token(http, ann, "read", "chat")
+    used = (await http.get("/usage", headers=ann)).json()["data"]["day"]["used"]
 
-    refused = await client.post("/save-prompt", json=WRITTEN, headers=program)
+    refused = await http.post("/save-prompt", json=WRITTEN, headers=program)
 
     assert refused.status_code == 403
     assert refused.json()["error"] == "This token lacks the scope write."
-    after = (await client.get("/usage", headers=alice)).json()["data"]["day"]["used"]
+    after = (await http.get("/usage", headers=ann)).json()["data"]["day"]["used"]
     assert after == used
-    assert (await client.get("/memories", headers=alice)).json()["data"]["memories"] == []
+    assert (await http.get("/memories", headers=ann)).json()["data"]["memories"] == []
 
 
 async def test_every_route_asks_for_the_scope_it_needs(
@@ -121,67 +119,65 @@ async def test_every_route_asks_for_the_scope_it_needs(
 
 
 async def test_a_token_cannot_make_or_end_tokens_nor_change_the_account(
-    client: httpx.AsyncClient, alice: Headers
+    http: httpx.AsyncClient, ann: Headers
 ) -> None:
-    program = await issue_token(client, alice)
-    [listed] = (await client.get("/tokens", headers=alice)).json()["data"]["tokens"]
+    program = await issue_token(http, ann)
+    [listed] = (await http.get("/tokens", headers=ann)).json()["data"]["tokens"]
     more = {"name": "more", "scopes": ["read"]}
 
-    made = await client.post("/tokens", json=more, headers=program)
-    ended = await client.delete(f"/tokens/{listed['id']}", headers=program)
-    changed = await client.put(
-        "/auth/v1/user", json={"password": "a new password"}, headers=program
-    )
+    made = await http.post("/tokens", json=more, headers=program)
+    ended = await http.delete(f"/tokens/{listed['id']}", headers=program)
+    changed = await http.put("/auth/v1/user", json={"password": "a new password"}, headers=program)
 
     assert (made.status_code, ended.status_code, changed.status_code) == (403, 403, 403)
-    assert (await client.get("/memories", headers=program)).status_code == 200
+    assert (await http.get("/memories", headers=program)).status_code == 200
 
 
 async def test_a_revoked_token_is_refused_at_once_where_it_was_revoked(
-    client: httpx.AsyncClient, alice: Headers
+    http: httpx.AsyncClient, ann: Headers
 ) -> None:
-    program = await issue_token(client, alice)
-    kept = await issue_token(client, alice)
-    assert (await client.get("/memories", headers=program)).status_code == 200
-    tokens = (await client.get("/tokens", headers=alice)).json()["data"]["tokens"]
+    program = await issue_token(http, ann)
+    kept = await issue_token(http, ann)
+    assert (await http.get("/memories", headers=program)).status_code == 200
+    tokens = (await http.get("/tokens", headers=ann)).json()["data"]["tokens"]
 
-    ended = await client.delete(f"/tokens/{tokens[0]['id']}", headers=alice)
-    again = await client.delete(f"/tokens/{tokens[0]['id']}", headers=alice)
+    ended = await http.delete(f"/tokens/{tokens[0]['id']}", headers=ann)
+    again = await http.delete(f"/tokens/{tokens[0]['id']}", headers=ann)
 
     assert (ended.status_code, again.status_code) == (200, 404)
-    refused = await client.get("/memories", headers=program)
+    refused = await http.get("/memories", headers=program)
     assert refused.status_code == 401
     assert refused.headers["www-authenticate"] == "Bearer"
-    assert (await client.get("/memories", headers=kept)).status_code == 200
+    assert (await http.get("/memories", headers=kept)).status_code == 200
 
 
 async def test_nobody_sees_or_ends_anothers_token(
-    client: httpx.AsyncClient, alice: Headers, bob: Headers
+    http: httpx.AsyncClient, ann: Headers, ben: Headers
 ) -> None:
-    program = await issue_token(client, alice)
-    [token] = (await client.get("/tokens", headers=alice)).json()["data"]["tokens"]
+    program = await issue_token(http, ann)
+    [token] = (await http.get("/tokens", headers=ann)).json()["data"]["tokens"]
 
-    listed = await client.get("/tokens", headers=bob)
-    ended = await client.delete(f"/tokens/{token['id']}", headers=bob)
+    listed = await http.get("/tokens", headers=ben)
+    ended = await http.delete(f"/tokens/{token['id']}", headers=ben)
 
     assert listed.json()["data"]["tokens"] == []
     assert ended.status_code == 404
-    assert (await client.get("/memories", headers=program)).status_code == 200
+    assert (await http.get("/memories", headers=program)).status_code == 200
 
 
 async def test_a_person_has_a_bounded_number_of_tokens(
-    client: httpx.AsyncClient, alice: Headers, bob: Headers
+    http: httpx.AsyncClient, ann: Headers, ben: Headers
 ) -> None:
     body = {"name": "one of many", "scopes": ["read"]}
     answers = await asyncio.gather(
-        *(client.post("/tokens", json=body, headers=alice) for _ in range(MOST_TOKENS + 5))
+        *(http.post("/tokens", json=body, headers=ann) for _ in range(MOST_TOKENS + 5))
     )
 
     refused = [answer.json() for answer in answers if answer.status_code == 409]
     assert len(refused) == 5
     assert refused[0]["error_code"] == "TOO_MANY_TOKENS"
     assert refused[0]["details"] == {"limit": MOST_TOKENS}
-    assert (await client.post("/tokens", json=body, headers=bob)).status_code == 201
+    assert (await http.post("/tokens", json=body, headers=ben)).status_code == 201
 
 
 @pytest.mark.parametrize(
@@ -199,15 +195,15 @@ async def test_a_person_has_a_bounded_number_of_tokens(
     ],
 )
 async def test_a_token_that_makes_no_sense_is_not_made(
-    client: httpx.AsyncClient, alice: Headers, change: dict[str, Any], path: str
+    http: httpx.AsyncClient, ann: Headers, change: dict[str, Any], path: str
 ) -> None:
     body = {"name": "editor", "scopes": ["read"]} | change
 
-    refused = await client.post("/tokens", json=body, headers=alice)
+    refused = await http.post("/tokens", json=body, headers=ann)
 
     assert refused.status_code == 400
     assert [field["path"] for field in refused.json()["details"]["fields"]] == [path]
-    assert (await client.get("/tokens", headers=alice)).json()["data"]["tokens"] == []
+    assert (await http.get("/tokens", headers=ann)).json()["data"]["tokens"] == []
 
 
 @pytest.mark.parametrize(
@@ -227,12 +223,12 @@ async def test_a_token_that_makes_no_sense_is_not_made(
     ],
 )
 async def test_what_was_never_issued_is_refused(
-    client: httpx.AsyncClient, alice: Headers, forge: Any
+    http: httpx.AsyncClient, ann: Headers, forge: Any
 ) -> None:
-    token = (await issue_token(client, alice))["Authorization"].removeprefix("Bearer ")
+    token = (await issue_token(http, ann))["Authorization"].removeprefix("Bearer ")
 
     headers = {"Authorization": f"Bearer {forge(token)}".encode()}
-    refused = await client.get("/memories", headers=headers)
+    refused = await http.get("/memories", headers=headers)
 
     assert refused.status_code == 401
     assert refused.json()["error_code"] == "UNAUTHORIZED"
@@ -371,6 +367,25 @@ async def test_while_postgres_is_away_nobody_is_told_that_a_token_is_wrong(
 
     assert (away.status_code, away.json()["error_code"]) == (503, "UNAVAILABLE")
     assert back.status_code == 200
+
+
+async def test_an_erased_account_has_no_tokens_and_gets_none(
+    client: httpx.AsyncClient, alice: Headers, bob: Headers, pool: CountingPool
+) -> None:
+    program, others = await issue_token(client, alice), await issue_token(client, bob)
+    user_id = UUID((await client.get("/auth/v1/user", headers=alice)).json()["id"])
+    assert (await client.get("/usage", headers=program)).status_code == 200
+
+    by_program = await client.delete("/account", headers=program)
+    erased = await client.delete("/account", headers=alice)
+
+    assert by_program.json()["error_code"] == "SIGN_IN_REQUIRED"
+    assert erased.json()["data"]["erased"]["api_tokens"] == 1
+    assert (await client.get("/usage", headers=program)).status_code == 401
+    assert (await client.get("/usage", headers=others)).status_code == 200
+    # A request that had been let in before must not leave one behind.
+    with pytest.raises(TooManyTokens):
+        await ApiTokens(pool).issue(user_id, "late", ["read"], None)
 
 
 async def test_the_role_of_requests_sees_no_hash_and_no_row_of_others(pool: Any) -> None:

@@ -12,8 +12,8 @@ import pytest
 from core.capture import Capture, merge
 from core.context import make_sources
 from core.conversation import turns_of, with_block
+from core.hits import Hit, Why
 from core.injection import END, MARK, RULE, Source, fence, seen, tokens_of, without_blocks
-from core.retrieval import Hit, Why
 from core.snippets import snippet
 from storage.analyzer import terms
 from storage.memory_store import Memory

@@ -34,6 +34,8 @@ PERSON = st.sampled_from(PEOPLE)
 # Few, and the same for all, so that everybody's data collide wherever they can.
 TEXTS = st.sampled_from(["walrus", "walrus lion", "lion", "zebra"])
 CHATS = st.sampled_from(["c1", "c2", None])
+# By a route, or by the tool of an assistant.
+BY_TOOL = st.booleans()
 
 
 @dataclass(frozen=True)
@@ -60,13 +62,15 @@ class ThreePeople(RuleBasedStateMachine):
 
     http: ClassVar[httpx.Client]
     sign: ClassVar[Callable[[], Headers]]
-    answers: ClassVar[Counter[tuple[str, int]]]
+    answers: ClassVar[Counter[tuple[str, int | str | None]]]
     steps: ClassVar[int] = 0
 
     @initialize()
     def everybody_is_new(self) -> None:
         type(self).steps -= 1  # This is counted too, and is no step.
-        self.headers = {person: type(self).sign() for person in PEOPLE}
+        self.signed_in = {person: type(self).sign() for person in PEOPLE}
+        self.headers = dict(self.signed_in)
+        self.programs: dict[str, dict[str, Headers]] = {person: {} for person in PEOPLE}
         self.own: dict[str, dict[str, Expected]] = {person: {} for person in PEOPLE}
         self.ids = [str(uuid4()) for _ in range(4)]
         self.example = "".join("bcdfghjklmnpqrtv"[int(digit, 16)] for digit in uuid4().hex[:8])
@@ -78,6 +82,15 @@ class ThreePeople(RuleBasedStateMachine):
         for other in set(PEOPLE) - {person}:
             assert self.mark(other) not in answer.text, f"{person} sees what is {other}'s"
         return answer
+
+    def tool(self, person: str, name: str, **arguments: Any) -> tuple[str | None, Any]:
+        """Return why the tool refuses, or None and what it answers."""
+        params = {"name": name, "arguments": arguments}
+        body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+        result = self.call(person, "POST", "/mcp", json=body).json()["result"]
+        refusal = result["_meta"]["error_code"] if result["isError"] else None
+        self.answers[name, refusal] += 1
+        return refusal, result.get("structuredContent")
 
     def mark(self, person: str) -> str:
         """A word that stands in every text of the person and in nobody else's."""
@@ -104,17 +117,60 @@ class ThreePeople(RuleBasedStateMachine):
         assert answer.status_code == self.refusal(person, memory_id), answer.text
         return None
 
-    @rule(person=PERSON, slot=SLOTS, words=TEXTS, chat=CHATS)
-    def save_prompt(self, person: str, slot: int, words: str, chat: str | None) -> None:
-        memory_id, text = self.ids[slot], self.text(person, words)
-        body = {"id": memory_id, "prompt": text, "provider": "claude", "conversation_id": chat}
-        answer = self.call(person, "POST", "/save-prompt", json=body)
-        before = self.own[person].get(memory_id, Expected())
-        if before.captured_prompt != text and (before.captured_prompt or before.prompt):
-            assert answer.status_code == 409
+    @rule(person=PERSON, program=st.booleans())
+    def change_token(self, person: str, program: bool) -> None:
+        """Go on with a personal token, a new one or one of before, or signed in."""
+        self.headers[person] = self.signed_in[person]
+        if program and len(self.programs[person]) < 3:
+            made = self.call(
+                person,
+                "POST",
+                "/tokens",
+                json={"name": self.mark(person), "scopes": ["read", "write"]},
+            ).json()["data"]
+            bearer = {"Authorization": f"Bearer {made['token']}"}
+            self.programs[person][made["about"]["id"]] = bearer
+        if program:
+            self.headers[person] = list(self.programs[person].values())[-1]
+
+    @rule(person=PERSON, other=PERSON)
+    def revoke_a_token(self, person: str, other: str) -> None:
+        """Everybody tries to end everybody's; only one's own ends, at once and no other."""
+        if not self.programs[other]:
             return
-        known = before.captured_prompt or before.deleted
-        assert answer.status_code == (200 if known else 201), answer.text
+        token_id, program = next(iter(self.programs[other].items()))
+        self.headers[person] = self.signed_in[person]
+        ended = self.call(person, "DELETE", f"/tokens/{token_id}")
+        assert ended.status_code == (200 if person == other else 404)
+        used = self.http.get("/usage", headers=program)
+        assert used.status_code == (401 if person == other else 200)
+        if person == other:
+            del self.programs[other][token_id]
+
+    @rule(person=PERSON)
+    def list_tokens(self, person: str) -> None:
+        self.headers[person] = self.signed_in[person]
+        listed = self.call(person, "GET", "/tokens").json()["data"]["tokens"]
+        assert {token["id"] for token in listed} == set(self.programs[person])
+
+    @rule(person=PERSON, slot=SLOTS, words=TEXTS, chat=CHATS, by_tool=BY_TOOL)
+    def save_prompt(
+        self, person: str, slot: int, words: str, chat: str | None, by_tool: bool
+    ) -> None:
+        memory_id, text = self.ids[slot], self.text(person, words)
+        body = {"prompt": text, "provider": "claude", "conversation_id": chat}
+        before = self.own[person].get(memory_id, Expected())
+        known = bool(before.captured_prompt or before.deleted)
+        conflict = before.captured_prompt != text and (before.captured_prompt or before.prompt)
+        if by_tool:
+            refusal, saved = self.tool(person, "save_memory", memory_id=memory_id, **body)
+            assert refusal == ("CONFLICT" if conflict else None)
+            assert conflict or saved["created"] == (not known)
+        else:
+            answer = self.call(person, "POST", "/save-prompt", json=body | {"id": memory_id})
+            assert answer.status_code == (409 if conflict else 200 if known else 201), answer.text
+        if conflict:
+            return
         if before.captured_prompt is None:
             after = replace(before, captured_prompt=text)
             if not before.deleted:
@@ -160,6 +216,16 @@ class ThreePeople(RuleBasedStateMachine):
             )
 
     @rule(person=PERSON, slot=SLOTS)
+    def read_by_tool(self, person: str, slot: int) -> None:
+        memory_id = self.ids[slot]
+        refusal, read = self.tool(person, "get_memory", memory_id=memory_id)
+        if mine := self.alive(person).get(memory_id):
+            assert seen(read) == (mine.prompt, mine.response, mine.chat)
+        else:
+            forbidden = self.refusal(person, memory_id) == 403
+            assert refusal == ("FORBIDDEN" if forbidden else "NOT_FOUND")
+
+    @rule(person=PERSON, slot=SLOTS)
     def read(self, person: str, slot: int) -> None:
         if answer := self.on_one(person, slot, "GET"):
             mine = self.own[person][self.ids[slot]]
@@ -179,15 +245,27 @@ class ThreePeople(RuleBasedStateMachine):
             if chat in (None, mine.chat)
         }
 
-    @rule(person=PERSON, word=st.sampled_from(["walrus", "lion", "zebra"]), chat=CHATS)
-    def search(self, person: str, word: str, chat: str | None) -> None:
-        body = {"query": word, "limit": 100, "conversation_id": chat}
-        hits = self.call(person, "POST", "/search", json=body).json()["data"]["hits"]
-        assert {hit["memory"]["id"]: seen(hit["memory"]) for hit in hits} == {
+    @rule(
+        person=PERSON,
+        word=st.sampled_from(["walrus", "lion", "zebra"]),
+        chat=CHATS,
+        by_tool=BY_TOOL,
+    )
+    def search(self, person: str, word: str, chat: str | None, by_tool: bool) -> None:
+        body = {"query": word, "limit": 20, "conversation_id": chat}
+        if by_tool:
+            hits = self.tool(person, "search_memories", **body)[1]["memories"]
+            shown = {hit["memory_id"]: seen(hit) for hit in hits}
+        else:
+            hits = self.call(person, "POST", "/search", json=body).json()["data"]["hits"]
+            shown = {hit["memory"]["id"]: seen(hit["memory"]) for hit in hits}
+        expected = {
             memory_id: (mine.prompt, mine.response, mine.chat)
             for memory_id, mine in self.alive(person).items()
             if word in mine.words and chat in (None, mine.chat)
         }
+        assert shown.items() <= expected.items()
+        assert shown.keys() | duplicates(hits) == expected.keys()
 
     @rule(person=PERSON, other=PERSON)
     def search_for_anothers_words(self, person: str, other: str) -> None:
@@ -197,12 +275,16 @@ class ThreePeople(RuleBasedStateMachine):
             json={"query": self.mark(other), "limit": 100},
             headers=self.headers[person],
         )
-        found = {hit["memory"]["id"] for hit in answer.json()["data"]["hits"]}
+        hits = answer.json()["data"]["hits"]
+        found = {hit["memory"]["id"] for hit in hits} | duplicates(hits)
         assert found == (set(self.alive(person)) if person == other else set())
 
-    @rule(person=PERSON)
-    def list_conversations(self, person: str) -> None:
-        answer = self.call(person, "GET", "/conversations").json()["data"]
+    @rule(person=PERSON, by_tool=BY_TOOL)
+    def list_conversations(self, person: str, by_tool: bool) -> None:
+        if by_tool:
+            _, answer = self.tool(person, "list_conversations")
+        else:
+            answer = self.call(person, "GET", "/conversations").json()["data"]
         counted = Counter(mine.chat for mine in self.alive(person).values() if mine.chat)
         assert {chat["id"]: chat["memories"] for chat in answer["conversations"]} == counted
 
@@ -224,6 +306,10 @@ class ThreePeople(RuleBasedStateMachine):
         if hasattr(self, "own"):
             for person in PEOPLE:
                 self.list_memories(person, None)
+
+
+def duplicates(hits: list[dict[str, Any]]) -> set[str]:
+    return {memory_id for hit in hits for memory_id in hit["duplicates"]}
 
 
 def seen(memory: dict[str, Any]) -> tuple[str | None, str | None, str | None]:
@@ -274,6 +360,7 @@ async def test_nothing_of_one_person_ever_reaches_another(
     print(f"{machine.steps} steps: {dict(machine.answers)}")
     assert machine.steps >= STEPS
     assert min(machine.answers[method, 403] for method in ("GET", "PATCH", "DELETE")) > 0
+    assert machine.answers["get_memory", "FORBIDDEN"] > 0
 
 
 @dataclass(frozen=True)
@@ -325,6 +412,7 @@ ATTEMPTS = {
         },
         scope="any",
     ),
+    "DELETE /account": Attempt(200, {"user_id": "{user}", "password": PASSWORD}, scope="owner"),
     "GET /healthz": Attempt(200, public=True),
     "GET /readyz": Attempt(200, public=True),
     "GET /health": Attempt(200, public=True),

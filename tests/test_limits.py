@@ -1,6 +1,7 @@
 """What a tier may spend: exactly that, and nothing is refused because Redis is away."""
 
 import asyncio
+import time
 from collections import Counter
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -13,28 +14,19 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
+from core.config import Settings
+from core.plans import Plans
+from core.rate_limiter import RateLimiter
 from storage.counters import NO_MINUTE, Ask, LocalCounters
 from storage.database import acting_as, open_pool
-from storage.redis_counters import RedisCounters
+from storage.redis_counters import SECONDS, RedisCounters
 from tests.conftest import app_client, sign_up, until
+from tests.test_isolation import ATTEMPTS
+from tests.test_replicas import two_replicas
 from tests.valkey import Valkey
 
 FREE = {"default_tier": "free"}
 ROOMY = {"default_tier": "free", "free_per_day": 100_000, "free_per_minute": 100_000}
-
-
-@pytest.fixture(scope="module")
-def one_valkey():
-    server = Valkey()
-    server.start()
-    yield server
-    server.close()
-
-
-@pytest.fixture
-def valkey(one_valkey):
-    one_valkey.do("FLUSHALL")
-    return one_valkey
 
 
 @pytest.fixture
@@ -134,6 +126,11 @@ async def test_looking_at_ones_usage_and_deleting_cost_nothing(settings, countin
         assert (now["tier"], now["day"]["limit"]) == ("free", 2)
         assert (now["day"]["used"], now["day"]["remaining"]) == (2, 0)
         assert (now["minute"]["used"], now["minute"]["remaining"]) == (2, 118)
+        midnight = datetime.fromisoformat(now["day"]["reset_at"])
+        assert midnight - datetime.now(UTC) < timedelta(days=1)
+        assert (midnight.hour, midnight.minute, midnight.second) == (0, 0, 0)
+        frees = datetime.fromisoformat(now["minute"]["reset_at"])
+        assert timedelta(0) < frees - datetime.now(UTC) <= timedelta(seconds=60)
         assert len(now["days"]) == 30
         assert now["days"][-1] == {"day": str(datetime.now(UTC).date()), "requests": 2, "tokens": 0}
 
@@ -206,6 +203,56 @@ async def test_a_changed_tier_and_an_override_hold_within_five_seconds(settings,
         assert (await ask(client, alice))[0].status_code == 403
 
 
+async def test_a_changed_tier_holds_on_every_replica_for_the_same_token(
+    make_server, valkey, database
+):
+    shared = {"REDIS_URL": valkey.url, "DEFAULT_TIER": "free", "PRO_PER_DAY": "150"}
+    async with two_replicas(make_server, **shared) as (one, two):
+        alice = await sign_up(one, "alice")
+        for replica in (one, two):
+            assert (await usage_of(replica, alice))["day"]["limit"] == 100
+        await database.execute(
+            "INSERT INTO memory_layer.user_state (user_id, tier) VALUES ($1, 'pro')",
+            await user_id_of(database),
+        )
+
+        async def has_changed():
+            answers = [await usage_of(replica, alice) for replica in (one, two)]
+            return [a["tier"] for a in answers] == ["pro", "pro"]
+
+        await until(has_changed, seconds=10)
+        answers = [*await ask(one, alice, 60), *await ask(two, alice, 60)]
+        assert Counter(a.status_code for a in answers) == {200: 120}, "more than a free day"
+
+
+# What nobody pays for: looking at what is left, deleting, and seeing what one's tokens are.
+FREE_OF_CHARGE = {
+    "GET /usage",
+    "GET /tokens",
+    "DELETE /account",
+    "DELETE /memories/{memory_id}",
+    "DELETE /tokens/{token_id}",
+}
+
+
+@pytest.mark.parametrize("name", [n for n, attempt in ATTEMPTS.items() if not attempt.public])
+async def test_every_route_for_people_spends_one_request_or_is_free(client, alice, name):
+    method, _, path = name.partition(" ")
+    before = (await usage_of(client, alice))["day"]["used"]
+
+    for placeholder in ("{memory_id}", "{token_id}"):
+        path = path.replace(placeholder, str(uuid4()))
+    body = ATTEMPTS[name].send if name not in FREE_OF_CHARGE else None
+    answer = await client.request(method, path, json=body, headers=alice)
+
+    assert answer.status_code not in (401, 405), answer.text
+    if name == "DELETE /account":
+        return
+    used = (await usage_of(client, alice))["day"]["used"] - before
+    is_free = name in FREE_OF_CHARGE or path.startswith("/auth/v1")
+    assert used == (0 if is_free else 1)
+
+
 async def test_the_role_that_serves_requests_cannot_change_a_tier(database_url):
     async with open_pool(database_url, 1, 2) as pool:
         user_id = uuid4()
@@ -267,6 +314,79 @@ async def test_the_service_starts_without_its_redis(settings, own_valkey):
         alice = await sign_up(client, "alice")
         answers = await ask(client, alice, 150)
         assert Counter(a.status_code for a in answers) == {200: 100, 403: 50}
+
+
+async def test_a_stall_of_our_own_is_not_taken_for_an_absent_redis(valkey):
+    counters, one = RedisCounters(valkey.url), Ask(uuid4(), 100, 100, 0, 0)
+    await counters.spend(one)
+    for used in range(2, 6):
+        asked = asyncio.create_task(counters.spend(one))
+        for _ in range(used):
+            await asyncio.sleep(0)
+        time.sleep(0.15)  # noqa: ASYNC251 - the loop stands still, and its time-outs are over
+        assert (await asked).used_today == used
+    await counters.aclose()
+
+
+async def test_a_hung_redis_is_waited_for_once_and_then_not_asked(own_valkey, database_url):
+    settings = Settings(_env_file=None, default_tier="enterprise")
+    async with open_pool(database_url, 1, 2) as pool:
+        remote, user_id = RedisCounters(own_valkey.url), uuid4()
+        limiter = RateLimiter(Plans(pool, settings), LocalCounters(), remote)
+        await limiter.spend(user_id)
+        own_valkey.freeze()
+
+        began = time.perf_counter()
+        await limiter.spend(user_id)
+        first = time.perf_counter() - began
+        for _ in range(500):
+            await limiter.spend(user_id)
+        each = (time.perf_counter() - began - first) / 500
+
+        await remote.aclose()
+    assert first >= SECONDS / 2
+    assert first < 20 * SECONDS
+    assert each < 0.001
+    assert limiter.state == "degraded"
+
+
+async def test_over_a_failover_everything_passes_and_the_new_primary_is_used(settings, own_valkey):
+    """The one that was the primary takes no writes for a while, as when a replica is promoted."""
+    async with limited(settings, own_valkey, **ROOMY) as client:
+        alice = await sign_up(client, "alice")
+        assert await passes_all(client, alice)
+        own_valkey.do("REPLICAOF", "127.0.0.1", "1")
+        await state_becomes(client, alice, "degraded")
+        own_valkey.do("REPLICAOF", "NO", "ONE")
+        own_valkey.do("FLUSHALL")
+        await state_becomes(client, alice, "ok")
+        used = (await usage_of(client, alice))["day"]["used"]
+        assert await passes_all(client, alice)
+        assert (await usage_of(client, alice))["day"]["used"] == used + 40
+        assert used >= 40
+
+
+async def test_a_redis_that_comes_back_empty_does_not_give_the_minute_a_third_time(
+    settings, own_valkey
+):
+    async with limited(settings, own_valkey, default_tier="free", free_per_minute=40) as client:
+        alice, bob = await sign_up(client, "alice"), await sign_up(client, "bob")
+        assert Counter(a.status_code for a in await ask(client, alice, 60)) == {200: 40, 429: 20}
+        own_valkey.kill()
+        while await redis_state(client) == "ok":
+            await ask(client, bob)
+        assert Counter(a.status_code for a in await ask(client, alice, 60)) == {200: 40, 429: 20}
+
+        own_valkey.start()
+
+        async def is_back():
+            return await redis_state(client) == "ok"
+
+        await until(is_back)
+        assert Counter(a.status_code for a in await ask(client, alice, 60)) == {429: 60}
+        assert [a.status_code for a in await ask(client, bob, 5)] == [200] * 5
+        own_valkey.kill()
+        assert Counter(a.status_code for a in await ask(client, alice, 60)) == {429: 60}
 
 
 async def test_a_restart_and_forgotten_scripts_go_unnoticed(settings, own_valkey):
@@ -331,7 +451,8 @@ def test_the_twin_decides_as_the_script_does(one_valkey, asks, per_minute, per_d
         today = int(datetime.now(UTC).timestamp() // 86_400)
         for who, (of, cost) in asks:
             minute = per_minute if of == "requests" else NO_MINUTE
-            one = Ask(users[who], minute, per_day, today, used, cost, of)
+            key = users[who] if of == "requests" else f"{users[who]}:tokens"
+            one = Ask(key, minute, per_day, today, used, cost)
             expected = await remote.spend(one)
             now = expected.now
             assert local.spend(one) == expected

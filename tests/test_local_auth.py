@@ -189,7 +189,7 @@ REFUSED = [
     ("the list of users", "GET", "/admin/users", None, 403, "not_admin"),
     ("deleting a user", "DELETE", f"/admin/users/{uuid4()}", None, 403, "not_admin"),
     ("an unknown address", "GET", "/nowhere", None, 404, "not_found"),
-    ("an unknown method", "DELETE", "/user", None, 404, "not_found"),
+    ("an unknown method", "DELETE", "/user", None, 405, "validation_failed"),
     ("second factors", "POST", "/factors", {}, 404, "not_found"),
 ]  # fmt: skip
 

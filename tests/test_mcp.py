@@ -40,22 +40,6 @@ def mcp(module_server: Server) -> str:
     return module_server.url + "/mcp"
 
 
-@pytest.fixture
-async def http(module_server: Server) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=module_server.url, timeout=30) as client:
-        yield client
-
-
-@pytest.fixture
-async def ann(http: httpx.AsyncClient) -> Headers:
-    return await sign_up(http, "ann")
-
-
-@pytest.fixture
-async def ben(http: httpx.AsyncClient) -> Headers:
-    return await sign_up(http, "ben")
-
-
 def refused(result: CallToolResult, code: str) -> str:
     """Check that the tool refused for this reason; return the sentence that the model reads."""
     assert result.is_error

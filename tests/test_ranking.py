@@ -15,6 +15,7 @@ from core.time_hints import period
 from storage.analyzer import terms
 from storage.change_feed import Change
 from storage.memory_store import Filters
+from storage.packed_terms import pack
 from storage.user_index import UserIndex
 
 from .test_search import save, search
@@ -104,18 +105,18 @@ def said(text, conversation=None, answer=None, days=0, seq=[0]):  # noqa: B006
     when = datetime(2025, 1, 1, tzinfo=UTC) + timedelta(days=days)
     written = when + timedelta(seconds=seq[0])
     hashed = f"{seq[0]:032}".encode()
-    texts = (text, answer, "chatgpt", conversation)
-    return Change(uuid4(), seq[0], False, *texts, when, hashed, written)
+    place = (bool(answer), "chatgpt", conversation, when, written)
+    return Change(uuid4(), seq[0], False, *place, hashed, pack(text, answer, when)), text
 
 
 def asked(changes, query, filters=None, now=NOW):
     """Return the texts found, best first, with what was said of them."""
     index = UserIndex(0)
-    index.apply(changes, [])
-    text_of = {change.id: change.prompt for change in changes}
+    index.apply([change for change, _ in changes])
+    text_of = {change.id: text for change, text in changes}
     evidence = index.evidence(Counter(terms(query)), None, filters or Filters())
     found = rank(evidence, 10, period(query, now))
-    return {text_of[index.ids[item.slot]]: item for item in found}
+    return {text_of[index.id_of(item.slot)]: item for item in found}
 
 
 def test_of_two_alike_the_one_said_among_its_subject_comes_first():

@@ -237,7 +237,7 @@ async def test_saves_and_the_embedding_worker_never_deadlock(pool: Pool) -> None
             await embedding_queue.give_back(pool, leased, 0)
             turns += bool(leased)
             for item in leased[:1]:
-                await embedding_queue.finish(pool, item, "m", [chunk])
+                await embedding_queue.finish(pool, item, "m", [chunk], item.pack())
         return turns
 
     async def saves() -> None:

@@ -11,6 +11,7 @@ from core.snippets import snippet
 from storage.analyzer import terms
 from storage.change_feed import PAGE, Change
 from storage.memory_store import Filters
+from storage.packed_terms import pack
 from storage.user_index import UserIndex
 from tests.conftest import app_client, sign_up, until
 
@@ -211,17 +212,16 @@ async def test_search_goes_on_by_words_when_the_embedder_is_away(settings):
 
 
 def change(memory_id, seq, text, *, deleted=False):
-    prompt = None if deleted else text
     now = datetime(2025, 1, 1, tzinfo=UTC)
-    halves = (text.encode() * 32)[:32]
-    return Change(memory_id, seq, deleted, prompt, None, "chatgpt", None, now, halves, now)
+    packed = None if deleted else pack(text, None, now)
+    return Change(memory_id, seq, deleted, False, "chatgpt", None, now, now, text.encode(), packed)
 
 
 def found_in(index, word):
     evidence = index.evidence(Counter(terms(word)), None, Filters())
     return [
-        index.ids[slot]
-        for slot in range(len(index.ids))
+        index.id_of(slot)
+        for slot in range(len(evidence.allowed))
         if evidence.allowed[slot] and evidence.keywords["prompt"][slot] > 0
     ]
 
@@ -229,8 +229,8 @@ def found_in(index, word):
 def test_a_slow_reading_never_brings_a_deleted_memory_back():
     index, memory_id = UserIndex(0), uuid4()
 
-    index.apply([change(memory_id, 7, "", deleted=True)], [])
-    index.apply([change(memory_id, 3, "ghost")], [])
+    index.apply([change(memory_id, 7, "", deleted=True)])
+    index.apply([change(memory_id, 3, "ghost")])
 
     assert found_in(index, "ghost") == []
     assert index.change_seq == 7
@@ -239,8 +239,8 @@ def test_a_slow_reading_never_brings_a_deleted_memory_back():
 def test_a_slow_reading_never_undoes_an_edit():
     index, memory_id = UserIndex(0), uuid4()
 
-    index.apply([change(memory_id, 5, "newer")], [])
-    index.apply([change(memory_id, 4, "older")], [])
+    index.apply([change(memory_id, 5, "newer")])
+    index.apply([change(memory_id, 4, "older")])
 
     assert (found_in(index, "newer"), found_in(index, "older")) == ([memory_id], [])
 
@@ -294,10 +294,15 @@ def test_a_text_of_hashes_is_analysed_in_a_moment():
 def test_a_growing_answer_does_not_let_the_cache_grow_without_end():
     index, memory_id = UserIndex(0), uuid4()
 
-    for seq in range(1, 300):
-        index.apply([change(memory_id, seq, f"version {seq}")], [])
+    sizes = []
+    for seq in range(1, 3_000):
+        index.apply([change(memory_id, seq, f"version {seq}")])
+        index.tidy()
+        sizes.append(index.nbytes)
 
-    assert index.wasteful
+    assert max(sizes) <= 2 * max(sizes[:500])
+    assert found_in(index, "2999") == [memory_id]
+    assert found_in(index, "2998") == []
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,205 @@
+"""The caches of the users who searched last: loaded, kept up to date, within a budget of bytes."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeVar
+from uuid import UUID
+
+import structlog
+
+from storage import change_feed, keyword_store
+from storage.change_feed import NOWHERE, Change, Feed, Position
+from storage.database import Pool, acting_as
+from storage.keyword_store import Texts
+from storage.packed_terms import Packed
+from storage.user_index import UserIndex
+
+log = structlog.get_logger()
+T = TypeVar("T")
+
+# Texts of a mebibyte on both sides make so many of them 50 MB at the very worst.
+TEXTS_AT_ONCE = 25
+# So many memories whose words nobody has packed are worth a write; of fewer the embedding worker
+# takes care in a moment.
+WORTH_KEEPING = 20
+
+
+@dataclass(slots=True)
+class Cached:
+    """`at` is how far the index is complete. Hold the lock while the index is used."""
+
+    index: UserIndex
+    at: Position = NOWHERE
+    bytes: int = 0
+    too_large: bool = False
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    loading: asyncio.Task[None] | None = None
+
+    def has_reached(self, wanted: Position) -> bool:
+        return self.at.epoch == wanted.epoch and self.at.change_seq >= wanted.change_seq
+
+
+class UserCaches:
+    def __init__(
+        self, pool: Pool, model: str, dimensions: int, budget_bytes: int, patience: float
+    ) -> None:
+        """`patience` is how many seconds a search waits for a cache to be loaded."""
+        self._pool = pool
+        self._model = model
+        self._dimensions = dimensions
+        self._budget = budget_bytes
+        self._patience = patience
+        self._cached: OrderedDict[UUID, Cached] = OrderedDict()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="index")
+
+    def close(self) -> None:
+        for cached in self._cached.values():
+            if cached.loading:
+                cached.loading.cancel()
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(cached.bytes for cached in self._cached.values())
+
+    @property
+    def users(self) -> list[UUID]:
+        """Those who have a cache, the one who searched last at the end."""
+        return list(self._cached)
+
+    def of(self, user_id: UUID) -> Cached:
+        cached = self._cached.get(user_id)
+        if cached is None:
+            cached = self._cached[user_id] = Cached(self._empty())
+        self._cached.move_to_end(user_id)
+        return cached
+
+    def _empty(self) -> UserIndex:
+        return UserIndex(self._dimensions)
+
+    async def catch_up(self, user_id: UUID, cached: Cached, wanted: Position) -> bool:
+        """Say whether the cache holds all up to `wanted` in time; if not, it goes on loading."""
+        try:
+            async with asyncio.timeout(self._patience):
+                while not (cached.too_large or cached.has_reached(wanted)):
+                    # One loads for all who wait, and for whoever comes after they have gone.
+                    await asyncio.shield(self._load_once(user_id, cached))
+        except TimeoutError:
+            return False
+        return not cached.too_large
+
+    def _load_once(self, user_id: UUID, cached: Cached) -> "asyncio.Task[None]":
+        if cached.loading is None:
+            cached.loading = asyncio.create_task(self._load(user_id, cached))
+            cached.loading.add_done_callback(lambda task: self._loaded(user_id, cached, task))
+        return cached.loading
+
+    def _loaded(self, user_id: UUID, cached: Cached, task: "asyncio.Task[None]") -> None:
+        cached.loading = None
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        log.warning("cache_not_loaded", error=type(error).__name__)
+        # It may have been left between two changes; Postgres has it all.
+        if self._cached.get(user_id) is cached:
+            del self._cached[user_id]
+
+    async def _load(self, user_id: UUID, cached: Cached) -> None:
+        """Take in what is new, page by page; no connection is held for longer than a page."""
+        complete = False
+        while not (complete or cached.too_large):
+            async with acting_as(self._pool, user_id) as conn:
+                now = await change_feed.position(conn, user_id)
+                self._begin_anew_after_purge(cached, now)
+                index = cached.index
+                feed = Feed([])
+                if now.epoch is not None:
+                    feed = await change_feed.since(conn, user_id, index.change_seq)
+                ids = [change.id for change in feed.changes if not change.deleted]
+                chunks = None
+                if ids and self._dimensions:
+                    chunks = await change_feed.chunks_of(conn, user_id, ids, self._model)
+            await self._pack_missing(user_id, feed.changes)
+            complete = feed.complete
+            async with cached.lock:
+                await self._in_thread(index.apply, feed.changes, chunks)
+                if complete:
+                    await self._in_thread(index.tidy)
+                    index.change_seq = max(index.change_seq, now.change_seq)
+                    cached.at = now._replace(change_seq=index.change_seq)
+            self._keep_within_budget(cached)
+
+    def _begin_anew_after_purge(self, cached: Cached, now: Position) -> None:
+        """Tombstones that went before they were read, or another epoch, leave ghosts behind."""
+        index = cached.index
+        missed = index.purged_through < now.purged_through > index.change_seq
+        if index.epoch is not None and (index.epoch != now.epoch or missed):
+            cached.index, cached.at = self._empty(), NOWHERE
+        cached.index.epoch, cached.index.purged_through = now.epoch, now.purged_through
+
+    async def _pack_missing(self, user_id: UUID, changes: Sequence[Change]) -> None:
+        missing = [c for c in changes if c.packed is None and not c.deleted]
+        packed = await self.pack(user_id, [change.id for change in missing])
+        words = {(t.id, t.content_hash, t.occurred_at): p for t, p in packed}
+        for change in missing:
+            change.packed = words.get((change.id, change.content_hash, change.occurred_at))
+
+    async def pack(self, user_id: UUID, ids: Sequence[UUID]) -> list[tuple[Texts, Packed]]:
+        """Analyse the texts of these memories, and keep the words when it was much work."""
+        packed: list[tuple[Texts, Packed]] = []
+        for start in range(0, len(ids), TEXTS_AT_ONCE):
+            async with acting_as(self._pool, user_id) as conn:
+                texts = await keyword_store.texts_of(
+                    conn, user_id, ids[start : start + TEXTS_AT_ONCE]
+                )
+            for item in texts:
+                packed.append((item, await self._in_thread(item.pack)))
+        if len(packed) >= WORTH_KEEPING:
+            async with acting_as(self._pool, user_id) as conn:
+                await keyword_store.lock_user(conn, user_id)
+                await keyword_store.write(conn, user_id, packed)
+        return packed
+
+    async def _in_thread(self, work: Callable[..., T], *arguments: object) -> T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, work, *arguments)
+
+    def _keep_within_budget(self, latest: Cached) -> None:
+        """Drop those who have not searched for longest; who is too large for all of it has none."""
+        latest.bytes = latest.index.nbytes
+        if latest.bytes > self._budget:
+            latest.index, latest.at, latest.too_large = self._empty(), NOWHERE, True
+            latest.bytes = latest.index.nbytes
+        held = self.nbytes
+        for user_id, cached in list(self._cached.items()):
+            if held <= self._budget:
+                return
+            if cached is not latest and not cached.loading and not cached.lock.locked():
+                held -= cached.bytes
+                del self._cached[user_id]
+
+    def forget(self, user_id: UUID) -> None:
+        """A cache that is being loaded serves those who wait for it, and nobody after them."""
+        self._cached.pop(user_id, None)
+
+    async def verify(self, user_id: UUID) -> bool:
+        """Compare a user's cache with the database; one that differs is dropped, to load anew."""
+        cached = self._cached.get(user_id)
+        if cached is None or cached.loading or cached.at is NOWHERE:
+            return True
+        async with acting_as(self._pool, user_id) as conn:
+            now, wanted = await change_feed.fingerprint(conn, user_id, self._model)
+        async with cached.lock:
+            # What was written a moment ago is the next search's to take in, and tells nothing.
+            if cached.at[:2] != now[:2]:
+                return True
+            held = await self._in_thread(cached.index.fingerprint)
+        # More vectors than the database are those of texts that are being embedded anew.
+        if held.memories == wanted.memories and held.chunks >= wanted.chunks:
+            return True
+        log.error("cache_differed", chunks=held.chunks, wanted_chunks=wanted.chunks)
+        if self._cached.get(user_id) is cached:
+            del self._cached[user_id]
+        return False

@@ -1,0 +1,1 @@
+export function fixture(har: object, endpoints: object[]): unknown[];

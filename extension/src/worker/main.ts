@@ -1,0 +1,128 @@
+// The service worker. It is ended and started at any moment: every listener is registered here, at
+// once, and nothing that matters lives in a variable.
+
+import type { FromPage, FromUi, HelloAnswer } from "../messages";
+import { siteOf } from "../sites/all";
+import type { Site } from "../sites/site";
+import * as delivery from "./delivery";
+import * as health from "./health";
+import { search } from "./memories";
+import * as outbox from "./outbox";
+import { Problem } from "./server";
+import { change, pauseConversation, settings } from "./settings";
+import { announce, markDomMode, pausedOn, showBadge, standingFor, tell } from "./standing";
+import { answerUi, registerOptionalSites } from "./ui";
+
+const MOST_SUGGESTED = 5;
+
+chrome.runtime.onInstalled.addListener(({ reason }) => void installed(reason));
+chrome.runtime.onStartup.addListener(() => void started());
+chrome.runtime.onMessage.addListener((message: unknown, sender, reply) => {
+  void answer(message, sender).then(reply, () => reply(undefined));
+  return true;
+});
+chrome.alarms.onAlarm.addListener(({ name }) => {
+  if (name === delivery.ALARM) void deliver();
+  if (name === health.ALARM) void health.report();
+});
+chrome.commands.onCommand.addListener((command, tab) => {
+  if (command === "open-memories" && tab?.id !== undefined) {
+    void tell(tab.id, { type: "openMemories" });
+  }
+});
+chrome.permissions.onAdded.addListener(() => void registerOptionalSites());
+self.addEventListener("online", () => void delivery.flushNow());
+
+// Web pages' scripts, ours included, must not read the session.
+void chrome.storage.local.setAccessLevel({ accessLevel: "TRUSTED_CONTEXTS" });
+void deliver();
+
+async function deliver(): Promise<void> {
+  await delivery.flush();
+  await showBadge();
+}
+
+async function installed(reason: string): Promise<void> {
+  const { installation } = await settings();
+  if (!installation) await change({ installation: crypto.randomUUID() });
+  if (reason === "install") await chrome.tabs.create({ url: "welcome.html" });
+}
+
+async function started(): Promise<void> {
+  await outbox.tidy();
+  await health.forgetOld();
+  await delivery.flushNow();
+  await showBadge();
+}
+
+async function answer(message: unknown, sender: chrome.runtime.MessageSender): Promise<unknown> {
+  if (sender.id !== chrome.runtime.id || typeof message !== "object" || message === null) {
+    return undefined;
+  }
+  if (sender.url?.startsWith(chrome.runtime.getURL(""))) return answerUi(message as FromUi);
+  const site = sender.frameId === 0 && sender.url ? siteOf(new URL(sender.url)) : undefined;
+  return site && answerPage(message as FromPage, site, sender.tab);
+}
+
+async function answerPage(
+  message: FromPage,
+  site: Site,
+  tab: chrome.tabs.Tab | undefined,
+): Promise<unknown> {
+  switch (message.type) {
+    case "hello":
+      return hello(site, tab?.incognito ?? false);
+    case "prompt":
+    case "answer":
+      return capture(message, site, tab?.incognito ?? false);
+    case "count":
+      await health.count(site.id, message.counter, message.detail);
+      return true;
+    case "domMode":
+      if (tab?.id !== undefined) await markDomMode(tab.id, message.on);
+      return true;
+    case "pauseConversation":
+      await pauseConversation(site.provider, message.conversationId, true);
+      await announce();
+      return true;
+    case "search":
+      return suggest(message.query);
+  }
+}
+
+async function hello(site: Site, incognito: boolean): Promise<HelloAnswer> {
+  const now = await settings();
+  const standing = standingFor(site, incognito, now);
+  const open =
+    standing === "saving" ? await outbox.openTurns(now.account!.id, site.provider) : [];
+  return { standing, paused: pausedOn(site, now), open };
+}
+
+/** Return true once it is on disk; what may not be kept is taken and dropped. */
+async function capture(
+  news: Extract<FromPage, { type: "prompt" | "answer" }>,
+  site: Site,
+  incognito: boolean,
+): Promise<true> {
+  const now = await settings();
+  if (news.provider !== site.provider) return true;
+  const standing = standingFor(site, incognito, now);
+  const ends = standing === "off" && news.type === "answer" && (await outbox.knows(news.key));
+  if (standing !== "saving" && !ends) return true;
+  try {
+    await (news.type === "prompt" ? outbox.takePrompt(news, now) : outbox.takeAnswer(news, now));
+  } catch (error) {
+    if (!(error instanceof outbox.OutboxFull)) throw error;
+  }
+  void deliver();
+  return true;
+}
+
+async function suggest(query: string): Promise<unknown> {
+  try {
+    const found = await search(query, MOST_SUGGESTED);
+    return { found: found.filter(({ relevant }) => relevant) };
+  } catch (error) {
+    return { problem: error instanceof Problem ? error.message : "The search has failed." };
+  }
+}

@@ -1,0 +1,42 @@
+"""Columns of numbers that grow together: compact as arrays, cheap to append to."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+
+class Columns:
+    """`columns["name"]` is a view of the rows there are; appending may leave old views behind."""
+
+    def __init__(self, **kinds: Any) -> None:
+        """Take a dtype for each column."""
+        self._arrays = {name: np.empty(0, kind) for name, kind in kinds.items()}
+        self._rows = 0
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._arrays[name][: self._rows]
+
+    @property
+    def nbytes(self) -> int:
+        """What is held, the room to grow included."""
+        return sum(array.nbytes for array in self._arrays.values())
+
+    def append(self, rows: int, **values: ArrayLike) -> None:
+        """Add rows; a scalar fills all of its column's, and so must every column have a value."""
+        start, self._rows = self._rows, self._rows + rows
+        for name, array in self._arrays.items():
+            if self._rows > len(array):
+                # An eighth more: few copies while it grows, and little room for nothing.
+                grown = np.empty(self._rows + self._rows // 8, array.dtype)
+                grown[:start] = array[:start]
+                array = self._arrays[name] = grown
+            array[start : self._rows] = values[name]
+
+    def keep(self, kept: np.ndarray) -> None:
+        """Drop all rows but these, shape (rows,) of bool, and the room to grow."""
+        self._arrays = {name: self[name][kept] for name in self._arrays}
+        self._rows = int(kept.sum())
