@@ -6,8 +6,11 @@ import time
 
 import anthropic
 import httpx
+import httpx2
 import openai
 import pytest
+from mcp import Client as McpClient
+from mcp.client.streamable_http import streamable_http_client
 
 from core.injection import MARK
 from tests.answering import ANTHROPIC_KEY, OPENAI_KEY, answering_server, memories_of, mint, remember
@@ -278,10 +281,10 @@ async def test_a_passing_fault_is_tried_again_until_the_first_byte(alice, models
 async def test_a_provider_that_is_down_is_told_in_its_own_shape(alice, models, protocol):
     models.fail_next("status", 3, status=500, body=b"<html>oops</html>")
 
-    with pytest.raises(ERRORS[protocol].InternalServerError, match="PROVIDER_FAILED") as caught:
+    with pytest.raises(ERRORS[protocol].InternalServerError) as caught:
         await alice.ask(protocol, False)
 
-    assert caught.value.status_code == 502
+    assert (caught.value.status_code, "PROVIDER_FAILED" in str(caught.value.body)) == (502, True)
     assert "oops" not in str(caught.value)
     assert [m["prompt"] for m in await alice.memories()] == [QUESTION]
 
@@ -312,10 +315,10 @@ async def test_a_slow_first_token_is_waited_for(alice, models, protocol):
 async def test_a_provider_that_hangs_is_given_up(alice, models, protocol):
     models.fail_next("hang")
 
-    with pytest.raises(ERRORS[protocol].InternalServerError, match="PROVIDER_TOO_SLOW") as caught:
+    with pytest.raises(ERRORS[protocol].InternalServerError) as caught:
         await alice.ask(protocol, True)
 
-    assert caught.value.status_code == 504
+    assert (caught.value.status_code, "PROVIDER_TOO_SLOW" in str(caught.value.body)) == (504, True)
 
 
 @both
@@ -332,12 +335,11 @@ async def test_a_cut_stream_is_an_error_of_the_client_and_kept_as_partial(alice,
 
 @both
 async def test_a_stream_that_is_cut_within_an_event_breaks_off(alice, models, protocol):
-    models.fail_next("cut in an event", after=5)
+    models.fail_next("cut in an event", after=3)
 
-    with pytest.raises((ERRORS[protocol].APIError, httpx.HTTPError, ConnectionError)) as caught:
+    # One SDK gives it a name of its own, the other lets it through as it is.
+    with pytest.raises((ERRORS[protocol].APIConnectionError, httpx2.RemoteProtocolError)):
         await alice.ask(protocol, True)
-
-    assert caught.type.__module__ != "builtins"
 
 
 @both
@@ -512,3 +514,37 @@ async def test_the_log_holds_no_word_of_a_chat(served, alice, models):
 
     for word in ("walrus", "sk-operator", alice.key):
         assert word not in served[0].output
+
+
+@contextlib.asynccontextmanager
+async def assistant(person, url):
+    async with httpx2.AsyncClient(headers=person.headers) as http:
+        transport = streamable_http_client(f"{url}/mcp", http_client=http)
+        async with McpClient(transport) as client:
+            yield client
+
+
+async def test_an_assistant_asks_ones_own_memories_alone(served, alice, bob, models):
+    url = served[0].url
+    known = await alice.remember(FACT, conversation_title="Secret of alice")
+    models.reply = ["On ice [1]."]
+
+    async with assistant(alice, url) as client, assistant(bob, url) as other:
+        assert "ask_memory" in [tool.name for tool in (await client.list_tools()).tools]
+        mine = (await client.call_tool("ask_memory", {"question": QUESTION})).structured_content
+        others = (await other.call_tool("ask_memory", {"question": QUESTION})).structured_content
+
+    assert (mine["answer"], mine["cited"]) == ("On ice [1].", [1])
+    assert [source["memory_id"] for source in mine["sources"]] == [known]
+    assert others["sources"] == [] and "Secret" not in str(others)
+    assert len(models.received) == 1
+
+
+async def test_a_token_that_may_not_read_asks_nothing(served, alice, models):
+    token = await issue_token(alice.http, {"Authorization": f"Bearer {mint(served[2])}"}, "chat")
+    async with httpx2.AsyncClient(headers=token) as http:
+        transport = streamable_http_client(f"{served[0].url}/mcp", http_client=http)
+        async with McpClient(transport) as client:
+            refused = await client.call_tool("ask_memory", {"question": QUESTION})
+
+    assert refused.is_error and refused.meta["error_code"] == "MISSING_SCOPE"
