@@ -22,7 +22,7 @@ from storage.inspection import (
 
 NO_ANSWER = (*DATABASE_AWAY, asyncpg.PostgresError, ValueError)
 # Settings with the key of a chat provider, and what the provider is called.
-PROVIDER_KEYS = {"openai_api_key": "OpenAI"}
+PROVIDER_KEYS = {"openai_api_key": "OpenAI", "anthropic_api_key": "Anthropic"}
 TABLES = {"memory_layer": "memories", "memory_layer_auth": "users"}
 # https://docs.postgrest.org/en/stable/references/errors.html and Postgres' own.
 NOT_PUBLISHED = ("PGRST106",)

@@ -21,6 +21,7 @@ from core.directory import Directory, make_directory
 from core.embedding_worker import EmbeddingWorker
 from core.embeddings import Embedder, make_embedder
 from core.erasure import Erasures
+from core.errands import Errands
 from core.exporting import Exports
 from core.faults import Faults
 from core.import_jobs import ImportJobs
@@ -29,13 +30,14 @@ from core.jwks import RemoteKeys
 from core.local_auth import LocalAuth
 from core.missing_users import MissingUsers
 from core.plans import Plans
+from core.providers.registry import Providers
 from core.pulse import Pulse
 from core.rate_limiter import RateLimiter
 from core.request_metrics import RequestMetrics
 from core.retrieval import Retrieval
 from core.save_queue import SaveQueue
 from core.signing_keys import load_or_create_keys
-from core.supabase_users import supabase_users
+from core.supabase_users import SupabaseUsers, supabase_users
 from core.tokens import ApiTokens
 from core.traffic import Traffic
 from core.upkeep import all_jobs
@@ -75,6 +77,8 @@ class Resources:
     erasures: Erasures
     missing_users: MissingUsers | None
     jobs: Jobs
+    providers: Providers
+    errands: Errands
 
 
 @asynccontextmanager
@@ -106,9 +110,9 @@ async def _open(
     forget = _forgetting(verifier, tokens, limiter, retrieval)
     project = supabase_users(settings, http)
     erasures = Erasures(db, forget, local_auth, project)
-    missing_users = MissingUsers(db, project, erasures) if project else None
-    jobs = await _jobs(db, retrieval, erasures, missing_users, stack)
+    missing_users, jobs = await _upkeep(db, retrieval, project, erasures, stack)
     worker, saves = await _saving(db, embedder, stack)
+    providers, errands = _asking(settings, stack)
     return Resources(
         settings=settings,
         db=db,
@@ -132,6 +136,8 @@ async def _open(
         directory=make_directory(db, settings.uses_supabase_auth, project),
         missing_users=missing_users,
         jobs=jobs,
+        providers=providers,
+        errands=errands,
     )
 
 
@@ -140,6 +146,14 @@ def _faults(settings: Settings, stack: AsyncExitStack) -> Faults:
     stack.callback(reporter.close)
     faults.use(reporter)
     return reporter
+
+
+def _asking(settings: Settings, stack: AsyncExitStack) -> tuple[Providers, Errands]:
+    providers, errands = Providers(settings), Errands()
+    stack.push_async_callback(providers.aclose)
+    # What is left to save and to count goes before the parts that do it.
+    stack.push_async_callback(errands.finish)
+    return providers, errands
 
 
 async def _embedder(settings: Settings, stack: AsyncExitStack) -> Embedder | None:
@@ -281,17 +295,18 @@ def _forgetting(
     return forget
 
 
-async def _jobs(
+async def _upkeep(
     db: Pool,
     retrieval: Retrieval,
+    project: SupabaseUsers | None,
     erasures: Erasures,
-    missing_users: MissingUsers | None,
     stack: AsyncExitStack,
-) -> Jobs:
+) -> tuple[MissingUsers | None, Jobs]:
+    missing_users = MissingUsers(db, project, erasures) if project else None
     jobs = Jobs(db, all_jobs(db, retrieval, erasures, missing_users))
     await stack.enter_async_context(_running("erasures", erasures.run))
     await stack.enter_async_context(_running("jobs", jobs.run))
-    return jobs
+    return missing_users, jobs
 
 
 @asynccontextmanager

@@ -13,6 +13,9 @@ from storage.admin_access import acting_as_admin
 from storage.database import Connection, Pool
 from storage.job_runs import acting_as_janitor
 
+# Takes so many rows at most, and returns how many went.
+Purge = Callable[[Connection, int], Awaitable[int]]
+
 MINUTE, HOUR, DAY = 60, 3_600, 86_400
 ROWS_AT_ONCE = 5_000
 USERS_AT_ONCE = 500
@@ -30,15 +33,9 @@ def all_jobs(
     async def purge_tombstones() -> str:
         return f"{await _purge_tombstones(pool)} tombstones"
 
-    async def purge_daily_use() -> str:
-        return f"{await _until_none(pool, retention.purge_daily_use)} days"
-
     async def end_sessions() -> str:
         async with accounts.acting_as_auth(pool) as conn:
             return f"{await accounts.end_all_idle_sessions(conn, MAX_IDLE)} sessions"
-
-    async def purge_tokens() -> str:
-        return f"{await _until_none(pool, retention.purge_tokens)} tokens"
 
     async def verify_caches() -> str:
         users = retrieval.caches.users
@@ -51,6 +48,8 @@ def all_jobs(
     async def count_memories() -> str:
         return f"{await _count_memories(pool)} users"
 
+    purge_daily_use = _until_none(pool, retention.purge_daily_use, "days")
+    purge_tokens = _until_none(pool, retention.purge_tokens, "tokens")
     compare = "Compare the caches in use with the database; drop those that differ"
     jobs = [
         Job("purge_trash", HOUR, "Forget what was deleted over 30 days ago", purge_trash),
@@ -80,14 +79,18 @@ async def _count_memories(pool: Pool) -> int:
     return total
 
 
-async def _until_none(pool: Pool, purge: Callable[[Connection, int], Awaitable[int]]) -> int:
-    """Purge in short transactions until nothing is left; return how many rows went."""
-    total, gone = 0, ROWS_AT_ONCE
-    while gone == ROWS_AT_ONCE:
-        async with acting_as_janitor(pool) as conn:
-            gone = await purge(conn, ROWS_AT_ONCE)
-        total += gone
-    return total
+def _until_none(pool: Pool, purge: Purge, what: str) -> Callable[[], Awaitable[str]]:
+    """Make the work of purging in short transactions until nothing is left."""
+
+    async def run() -> str:
+        total, gone = 0, ROWS_AT_ONCE
+        while gone == ROWS_AT_ONCE:
+            async with acting_as_janitor(pool) as conn:
+                gone = await purge(conn, ROWS_AT_ONCE)
+            total += gone
+        return f"{total} {what}"
+
+    return run
 
 
 async def _purge_tombstones(pool: Pool) -> int:

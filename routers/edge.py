@@ -42,6 +42,33 @@ FORM_BYTES = 64 * 1024
 API_VERSION = "x-supabase-api-version"
 REQUEST_ID = "x-request-id"
 GOOD_ID = re.compile(r"[\w-]{8,64}", re.ASCII)
+# Of pages elsewhere: what they may send, and what they may read.
+ALLOWED_HEADERS = (
+    "authorization",
+    "content-type",
+    "if-match",
+    "apikey",
+    "x-client-info",
+    "x-memory",
+    "x-conversation-id",
+    "x-provider-key",
+    API_VERSION,
+    REQUEST_ID,
+    "mcp-protocol-version",
+    "mcp-method",
+    "mcp-name",
+)
+EXPOSED_HEADERS = (
+    "etag",
+    "retry-after",
+    "ratelimit",
+    "ratelimit-policy",
+    "x-sb-error-code",
+    "x-memory-id",
+    "x-memory-sources",
+    API_VERSION,
+    REQUEST_ID,
+)
 REFUSALS = (RateLimitExceeded.status, TooManyRequests.status)
 
 
@@ -166,27 +193,8 @@ class Edge:
                 self._within_bounds,
                 allow_origins=settings.cors_origins,
                 allow_methods=("GET", "POST", "PUT", "PATCH", "DELETE"),
-                allow_headers=(
-                    "authorization",
-                    "content-type",
-                    "if-match",
-                    "apikey",
-                    "x-client-info",
-                    API_VERSION,
-                    REQUEST_ID,
-                    "mcp-protocol-version",
-                    "mcp-method",
-                    "mcp-name",
-                ),
-                expose_headers=(
-                    "etag",
-                    "retry-after",
-                    "ratelimit",
-                    "ratelimit-policy",
-                    "x-sb-error-code",
-                    API_VERSION,
-                    REQUEST_ID,
-                ),
+                allow_headers=ALLOWED_HEADERS,
+                expose_headers=EXPOSED_HEADERS,
                 max_age=600,
             )
 

@@ -49,7 +49,7 @@ class RedisCounters:
             self._sender = loop.create_task(self._send_all())
         return await answer
 
-    async def forget(self, user_id: UUID) -> None:
+    async def forget(self, user_id: UUID | str) -> None:
         with contextlib.suppress(RedisError, OSError):
             async with _patience():
                 await self._client.delete(*_keys(user_id))

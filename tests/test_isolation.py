@@ -481,6 +481,7 @@ class Attempt:
     scope: Literal["read", "write", "chat", "any", "owner"] = "read"
 
 
+SAID = [{"role": "user", "content": "secret"}]
 ATTEMPTS = {
     "POST /save-prompt": Attempt(
         201, {"id": "{memory}", "prompt": "p", "provider": "claude"}, scope="write"
@@ -521,6 +522,13 @@ ATTEMPTS = {
     "POST /admin/api/jobs/{name}/run": Attempt(401),
     "POST /admin/api/missing-users/{user_id}/erase": Attempt(401, {"typed": "{user}"}),
     "GET /admin/api/audit": Attempt(401),
+    "POST /rag/query": Attempt(
+        200, {"question": "secret", "conversation_id": "{chat}"}, scope="chat"
+    ),
+    "POST /chat": Attempt(503, {"messages": SAID, "conversation_id": "{chat}"}, scope="chat"),
+    "POST /v1/chat/completions": Attempt(503, {"messages": SAID}, scope="chat"),
+    "GET /v1/models": Attempt(503, scope="chat"),
+    "POST /v1/messages": Attempt(503, {"messages": SAID}, scope="chat"),
     "GET /usage": Attempt(200, scope="any"),
     "POST /capture-health": Attempt(
         200, {"installation": "{memory}", "version": "1.0", "days": []}, scope="write"
