@@ -2,18 +2,21 @@
 
 from collections.abc import Awaitable, Callable
 
+from core import trash
 from core.erasure import Erasures
 from core.jobs import Job
 from core.local_auth import MAX_IDLE
 from core.missing_users import MissingUsers
 from core.retrieval import Retrieval
-from storage import accounts, erasure, retention
+from storage import accounts, admin, erasure, retention
+from storage.admin_access import acting_as_admin
 from storage.database import Connection, Pool
 from storage.job_runs import acting_as_janitor
 
 MINUTE, HOUR, DAY = 60, 3_600, 86_400
 ROWS_AT_ONCE = 5_000
 USERS_AT_ONCE = 500
+COUNTED_AT_ONCE = 100
 
 
 def all_jobs(
@@ -21,18 +24,15 @@ def all_jobs(
 ) -> list[Job]:
     """`missing` is None where there is no directory of users to compare with."""
 
+    async def purge_trash() -> str:
+        return f"{await trash.purge_expired(pool)} memories"
+
     async def purge_tombstones() -> str:
         return f"{await _purge_tombstones(pool)} tombstones"
-
-    async def purge_daily_use() -> str:
-        return f"{await _until_none(pool, retention.purge_daily_use)} days"
 
     async def end_sessions() -> str:
         async with accounts.acting_as_auth(pool) as conn:
             return f"{await accounts.end_all_idle_sessions(conn, MAX_IDLE)} sessions"
-
-    async def purge_tokens() -> str:
-        return f"{await _until_none(pool, retention.purge_tokens)} tokens"
 
     async def verify_caches() -> str:
         users = retrieval.caches.users
@@ -42,10 +42,17 @@ def all_jobs(
     async def remove_marks() -> str:
         return f"{await _remove_marks(pool)} accounts"
 
+    async def count_memories() -> str:
+        return f"{await _count_memories(pool)} users"
+
+    purge_days = _purging(pool, retention.purge_daily_use, "days")
+    purge_tokens = _purging(pool, retention.purge_tokens, "tokens")
     compare = "Compare the caches in use with the database; drop those that differ"
     jobs = [
-        Job("purge_tombstones", HOUR, "Forget what was deleted over 30 days ago", purge_tombstones),
-        Job("purge_daily_use", DAY, "Forget the use of days over 400 days ago", purge_daily_use),
+        Job("count_memories", 15, "Count the memories of users who changed", count_memories),
+        Job("purge_trash", HOUR, "Forget what was deleted over 30 days ago", purge_trash),
+        Job("purge_tombstones", DAY, "Forget that it was, after 400 days", purge_tombstones),
+        Job("purge_daily_use", DAY, "Forget the use of days over 400 days ago", purge_days),
         Job("end_sessions", HOUR, "End sessions that 30 days went unused", end_sessions),
         Job("purge_tokens", DAY, "Forget tokens that expired over 30 days ago", purge_tokens),
         Job("verify_caches", 5 * MINUTE, compare, verify_caches, everywhere=True),
@@ -58,14 +65,31 @@ def all_jobs(
     return jobs
 
 
-async def _until_none(pool: Pool, purge: Callable[[Connection, int], Awaitable[int]]) -> int:
-    """Purge in short transactions until nothing is left; return how many rows went."""
-    total, gone = 0, ROWS_AT_ONCE
-    while gone == ROWS_AT_ONCE:
-        async with acting_as_janitor(pool) as conn:
-            gone = await purge(conn, ROWS_AT_ONCE)
-        total += gone
+async def _count_memories(pool: Pool) -> int:
+    total, counted = 0, COUNTED_AT_ONCE
+    while counted == COUNTED_AT_ONCE:
+        async with acting_as_admin(pool) as conn:
+            counted = await admin.count_stale(conn, COUNTED_AT_ONCE)
+        total += counted
+    async with acting_as_admin(pool) as conn:
+        await admin.forget_totals_of_the_gone(conn)
     return total
+
+
+def _purging(
+    pool: Pool, purge: Callable[[Connection, int], Awaitable[int]], rows: str
+) -> Callable[[], Awaitable[str]]:
+    """Purge in short transactions until nothing is left, and say how many rows went."""
+
+    async def work() -> str:
+        total, gone = 0, ROWS_AT_ONCE
+        while gone == ROWS_AT_ONCE:
+            async with acting_as_janitor(pool) as conn:
+                gone = await purge(conn, ROWS_AT_ONCE)
+            total += gone
+        return f"{total} {rows}"
+
+    return work
 
 
 async def _purge_tombstones(pool: Pool) -> int:
