@@ -4,7 +4,7 @@ from uuid import UUID
 
 from storage.database import Connection
 
-# Migration 0006 binds the role to them too, and lets it take no tombstone of the last 30 days. A
+# The migrations 0006 bind the role to them too, and let it take no tombstone of the last 30 days. A
 # tombstone is the id alone: it stays so long that no client and no old export brings it back.
 TOMBSTONE_DAYS, TOKEN_DAYS, USE_DAYS, MARK_DAYS = 400, 30, 400, 8
 
