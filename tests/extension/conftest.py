@@ -33,15 +33,19 @@ EMPTY_OUTBOX = """async () => {
 }"""
 
 
-@pytest.fixture(scope="session")
-def built() -> Path:
-    """The extension as `make extension` builds it, and the editors of the fake sites."""
+def build() -> Path:
+    """Build the extension as `make extension` does, and the editors of the fake sites."""
     npm = shutil.which("npm")
     assert npm, "Node is needed to build the extension"
     for command in ([npm, "run", "--silent", "build"], ["node", "build.mjs", "--tests"]):
         run = subprocess.run(command, cwd=EXTENSION, capture_output=True, text=True)
         assert run.returncode == 0, run.stdout + run.stderr
     return EXTENSION / "dist" / "chrome"
+
+
+@pytest.fixture(scope="session")
+def built() -> Path:
+    return build()
 
 
 @pytest.fixture(scope="session")

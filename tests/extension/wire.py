@@ -126,7 +126,8 @@ def grok(chat: str, asked: str, answered: str, pieces: Sequence[str], *, first: 
         return json.dumps({"result": result}) + "\n"
 
     opening = {"result": {"conversation": {"conversationId": chat}}}
-    told = [{"token": piece, "isThinking": False, "messageTag": "final"} for piece in pieces]
+    said = {"isThinking": False, "messageTag": "final", "responseId": answered}
+    told = [said | {"token": piece} for piece in pieces]
     whole = {"responseId": answered, "message": "".join(pieces), "model": "grok-9"}
     return (json.dumps(opening) + "\n" if first else "") + "".join(
         map(

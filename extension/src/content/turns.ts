@@ -51,7 +51,10 @@ interface Turn {
   capture: "network" | "dom";
   reader: Reader;
   phase: Phase;
+  /** The site has refused it, or its user has stopped it: no page will show its answer. */
   refused: boolean;
+  /** An earlier page began it. */
+  adopted: boolean;
   startedAt: number;
   page: URL;
   conversationId: string | undefined;
@@ -115,7 +118,7 @@ export class Turns {
         attachments: [],
       };
       const turn = this.#newTurn(prompt, left.key, "waiting");
-      turn.promptSaid = turn.refused = true;
+      turn.promptSaid = turn.adopted = true;
       turn.saidName = left.messageId;
       this.#open.add(turn);
     }
@@ -137,7 +140,7 @@ export class Turns {
   /** Turns whose answer no stream brings, so that the page must be read. */
   starving(): { key: string; since: number }[] {
     return [...this.#open]
-      .filter((turn) => turn.phase === "waiting" && !turn.refused && isUntold(turn.reader.answer))
+      .filter((turn) => turn.phase === "waiting" && !turn.refused && !turn.adopted && isUntold(turn.reader.answer))
       .map(({ key, quietSince }) => ({ key, since: quietSince }));
   }
 
@@ -218,6 +221,7 @@ export class Turns {
       reader: this.#site.reader(),
       phase,
       refused: false,
+      adopted: false,
       startedAt: now,
       page: this.#world.page(),
       conversationId: prompt.conversationId,
@@ -262,13 +266,12 @@ export class Turns {
         (conversationId !== undefined && this.#conversationOf(turn) === conversationId),
     );
     if (fitting.length > 0) return fitting.at(-1);
-    return waiting.length === 1 && this.#mayFit(waiting[0]!, conversationId)
-      ? waiting[0]
-      : undefined;
-  }
-
-  #mayFit(turn: Turn, conversationId: string | undefined): boolean {
-    return conversationId === undefined || this.#conversationOf(turn) === undefined;
+    // Nothing tells which: then it can only be the one that waits, of this page before others.
+    const own = waiting.filter((turn) => !turn.adopted);
+    const [only, ...others] = own.length > 0 ? own : waiting;
+    const unknown =
+      only && (conversationId === undefined || this.#conversationOf(only) === undefined);
+    return unknown && others.length === 0 ? only : undefined;
   }
 
   #conversationOf(turn: Turn): string | undefined {
