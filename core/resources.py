@@ -9,32 +9,38 @@ from dataclasses import dataclass
 from uuid import UUID
 
 import httpx
-import structlog
 
+from core import faults
+from core.admin_access import AdminAccess
+from core.admin_keys import key_at_home
 from core.auth import TokenVerifier
 from core.bad_tokens import BadTokens
 from core.config import Settings, SettingsError
+from core.directory import Directory, make_directory
 from core.embedding_worker import EmbeddingWorker
 from core.embeddings import Embedder, make_embedder
 from core.erasure import Erasures
+from core.exporting import Exports
+from core.faults import Faults
+from core.import_jobs import ImportJobs
 from core.jobs import Jobs
 from core.jwks import RemoteKeys
 from core.local_auth import LocalAuth
 from core.missing_users import MissingUsers
 from core.plans import Plans
+from core.pulse import Pulse
 from core.rate_limiter import RateLimiter
+from core.request_metrics import RequestMetrics
 from core.retrieval import Retrieval
 from core.save_queue import SaveQueue
 from core.signing_keys import load_or_create_keys
-from core.supabase_users import supabase_users
+from core.supabase_users import SupabaseUsers, supabase_users
 from core.tokens import ApiTokens
 from core.traffic import Traffic
 from core.upkeep import all_jobs
 from storage.counters import LocalCounters
 from storage.database import DATABASE_AWAY, Pool, open_pool
 from storage.migrate import migrate
-
-log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +57,14 @@ class Resources:
     worker: EmbeddingWorker | None
     saves: SaveQueue
     retrieval: Retrieval
+    faults: Faults
+    requests: RequestMetrics
+    pulse: Pulse
+    imports: ImportJobs
+    exports: Exports
     traffic: Traffic
+    admin: AdminAccess
+    directory: Directory
     erasures: Erasures
     missing_users: MissingUsers | None
     jobs: Jobs
@@ -67,24 +80,19 @@ async def open_resources(
     line for the operator.
     """
     async with AsyncExitStack() as stack:
+        reporter = _faults(settings, stack)
         embedder = await _embedder(settings, stack)
-        db = await _database(settings, stack, report)
+        db, url = await _database(settings, stack, report)
         http = await stack.enter_async_context(httpx.AsyncClient(timeout=30))
         verifier, local_auth = await _auth(settings, db, http, stack)
         limiter = await _limiter(settings, db, stack)
-        traffic = await _traffic(db, stack)
-        worker = EmbeddingWorker(db, embedder) if embedder else None
-        saves = SaveQueue(db, on_saved=worker.wake if worker else None)
         retrieval = _retrieval(settings, db, embedder, stack)
         tokens = ApiTokens(db)
         forget = _forgetting(verifier, tokens, limiter, retrieval)
-        directory = supabase_users(settings, http)
-        erasures = Erasures(db, forget, local_auth, directory)
-        missing_users = MissingUsers(db, directory, erasures) if directory else None
-        jobs = await _jobs(db, retrieval, erasures, missing_users, stack)
-        if worker:
-            await stack.enter_async_context(_running("embedding", worker.run))
-        await stack.enter_async_context(_running("saves", saves.run, saves.close))
+        project = supabase_users(settings, http)
+        erasures = Erasures(db, forget, local_auth, project)
+        missing_users, jobs = await _upkeep(db, retrieval, project, erasures, stack)
+        worker, saves = await _saving(db, embedder, stack)
         _spare_the_collector()
         yield Resources(
             settings=settings,
@@ -99,11 +107,25 @@ async def open_resources(
             worker=worker,
             saves=saves,
             retrieval=retrieval,
-            traffic=traffic,
+            imports=await _imports(ImportJobs(db, url, settings), stack),
+            exports=Exports(db),
+            traffic=await _traffic(db, stack),
             erasures=erasures,
+            faults=reporter,
+            requests=RequestMetrics(),
+            pulse=await _pulse(db, embedder, stack),
+            admin=_admin(settings, db, report),
+            directory=make_directory(db, settings.uses_supabase_auth, project),
             missing_users=missing_users,
             jobs=jobs,
         )
+
+
+def _faults(settings: Settings, stack: AsyncExitStack) -> Faults:
+    reporter = Faults(settings)
+    stack.callback(reporter.close)
+    faults.use(reporter)
+    return reporter
 
 
 async def _embedder(settings: Settings, stack: AsyncExitStack) -> Embedder | None:
@@ -131,13 +153,31 @@ def _retrieval(
     return retrieval
 
 
+async def _saving(
+    db: Pool, embedder: Embedder | None, stack: AsyncExitStack
+) -> tuple[EmbeddingWorker | None, SaveQueue]:
+    worker = EmbeddingWorker(db, embedder) if embedder else None
+    saves = SaveQueue(db, on_saved=worker.wake if worker else None)
+    if worker:
+        await stack.enter_async_context(_running("embedding", worker.run))
+    await stack.enter_async_context(_running("saves", saves.run, saves.close))
+    return worker, saves
+
+
+async def _pulse(db: Pool, embedder: Embedder | None, stack: AsyncExitStack) -> Pulse:
+    pulse = Pulse(db, embeds=embedder is not None)
+    await stack.enter_async_context(_running("loop lag", pulse.watch_loop))
+    await stack.enter_async_context(_running("database watch", pulse.watch_database))
+    return pulse
+
+
 async def _database(
     settings: Settings, stack: AsyncExitStack, report: Callable[[str], None]
-) -> Pool:
+) -> tuple[Pool, str]:
     url = await _database_url(settings, stack, report)
     await _migrate(url, report)
     pool = open_pool(url, settings.database_pool_min, settings.database_pool_max)
-    return await stack.enter_async_context(pool)
+    return await stack.enter_async_context(pool), url
 
 
 async def _database_url(
@@ -167,9 +207,7 @@ async def _auth(
         local_auth = LocalAuth(db, settings, await load_or_create_keys(db))
         stack.callback(local_auth.close)
         return local_auth.verifier, local_auth
-    keys = RemoteKeys(
-        settings.supabase_jwks_url or f"{settings.token_issuer}/.well-known/jwks.json", http
-    )
+    keys = RemoteKeys(settings.jwks_url, http)
     stack.callback(keys.close)
     secret = settings.supabase_jwt_secret
     return TokenVerifier(
@@ -197,11 +235,23 @@ async def _traffic(db: Pool, stack: AsyncExitStack) -> Traffic:
     return traffic
 
 
+def _admin(settings: Settings, db: Pool, report: Callable[[str], None]) -> AdminAccess:
+    keys = settings.admin_key_hashes
+    if not keys and not settings.uses_supabase_auth:
+        keys = key_at_home(settings.data_dir, report)
+    return AdminAccess(db, keys)
+
+
 def _spare_the_collector() -> None:
     """Start-up's objects live as long as the process: spare every collection the walk."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 50, 1_000)
+
+
+async def _imports(jobs: ImportJobs, stack: AsyncExitStack) -> ImportJobs:
+    await stack.enter_async_context(_running("imports", jobs.run))
+    return jobs
 
 
 def _forgetting(
@@ -216,17 +266,18 @@ def _forgetting(
     return forget
 
 
-async def _jobs(
+async def _upkeep(
     db: Pool,
     retrieval: Retrieval,
+    project: SupabaseUsers | None,
     erasures: Erasures,
-    missing_users: MissingUsers | None,
     stack: AsyncExitStack,
-) -> Jobs:
+) -> tuple[MissingUsers | None, Jobs]:
+    missing_users = MissingUsers(db, project, erasures) if project else None
     jobs = Jobs(db, all_jobs(db, retrieval, erasures, missing_users))
     await stack.enter_async_context(_running("erasures", erasures.run))
     await stack.enter_async_context(_running("jobs", jobs.run))
-    return jobs
+    return missing_users, jobs
 
 
 @asynccontextmanager
@@ -252,5 +303,5 @@ async def _forever(name: str, work: Callable[[], Awaitable[None]]) -> None:
         try:
             return await work()
         except Exception as error:
-            log.error("background_work_failed", work=name, error=type(error).__name__)
+            faults.report("background_work_failed", error, work=name)
             await asyncio.sleep(1)

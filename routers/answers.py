@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
+from starlette.types import Receive, Scope, Send
 
 from core import errors
 from core.errors import AppError, InvalidInput, Unavailable
@@ -59,6 +60,18 @@ def failures(*kinds: type[AppError]) -> dict[int | str, dict[str, Any]]:
 METERED = (errors.MissingScope, errors.RateLimitExceeded, errors.TooManyRequests)
 
 
+class _FailureResponse(JSONResponse):
+    """Tells the edge its code, for the log and the metrics."""
+
+    def __init__(self, error: AppError, content: object, headers: dict[str, str]) -> None:
+        super().__init__(content, error.status, headers)
+        self._code = error.code
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["state"]["seen"].code = self._code
+        await super().__call__(scope, receive, send)
+
+
 def failure_response(error: AppError) -> JSONResponse:
     body = Failure(error=error.message, error_code=error.code, details=error.details)
     headers = dict(error.headers)
@@ -66,7 +79,7 @@ def failure_response(error: AppError) -> JSONResponse:
         headers["Retry-After"] = str(error.retry_after)
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return JSONResponse(body.model_dump(mode="json"), error.status, headers)
+    return _FailureResponse(error, body.model_dump(mode="json"), headers)
 
 
 async def _app_error(_: Request, error: Exception) -> JSONResponse:
@@ -123,8 +136,8 @@ def _methods_at(request: Request) -> set[str]:
     }
 
 
-async def _database_away(_: Request, error: Exception) -> JSONResponse:
-    log.warning("database_away", error=type(error).__name__)
+async def _database_away(request: Request, error: Exception) -> JSONResponse:
+    log.warning("database_away", id=request.state.seen.id, error=type(error).__name__)
     return failure_response(Unavailable())
 
 
@@ -134,14 +147,18 @@ def describe(app: FastAPI) -> dict[str, Any]:
         document = get_openapi(
             title=app.title, version=app.version, description=app.description, routes=app.routes
         )
-        for operations in document["paths"].values():
+        for path, operations in document["paths"].items():
+            scheme = "admin key" if path.startswith("/admin") else "bearer"
             for operation in operations.values():
                 operation["responses"].pop("422", None)
                 if "401" in operation["responses"]:
-                    operation["security"] = [{"bearer": []}]
+                    operation["security"] = [{scheme: []}]
         for name in ("HTTPValidationError", "ValidationError"):
             document["components"]["schemas"].pop(name, None)
-        document["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
+        document["components"]["securitySchemes"] = {
+            "bearer": {"type": "http", "scheme": "bearer"},
+            "admin key": {"type": "apiKey", "in": "header", "name": "X-Admin-Key"},
+        }
         app.openapi_schema = document
     return app.openapi_schema
 
