@@ -16,7 +16,7 @@ from playwright.async_api import BrowserContext, Page, Worker, async_playwright,
 from core.config import ROOT
 from tests.browser import chromium
 from tests.conftest import PASSWORD, Server, execute, until, url_of
-from tests.extension.sites import HOSTS, Sites, serve
+from tests.extension.sites import HOSTS, Sites, X, serve
 
 EXTENSION = ROOT / "extension"
 ALL_SITES = list(HOSTS)
@@ -61,7 +61,7 @@ def sites(fake_sites: Sites) -> Sites:
 
 
 def chrome_arguments(extension: Path, port: int) -> list[str]:
-    hosts = [*HOSTS.values(), "ws.chatgpt.com"]
+    hosts = [*HOSTS.values(), "ws.chatgpt.com", X]
     rules = ", ".join(f"MAP {host} 127.0.0.1:{port}" for host in hosts)
     return [
         *(["--no-sandbox"] if os.geteuid() == 0 else []),

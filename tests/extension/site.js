@@ -36,6 +36,7 @@ const SITES = {
     busy: () => make("button", { "aria-label": "Stop generating" }),
   },
 };
+SITES["x.com"] = { ...SITES["grok.com"], editor: "textarea", chat: () => null, path: () => "/i/grok?conversation=20" };
 const site = SITES[host];
 const state = { chat: site.chat(), parent: null, lastAsked: null, done: 0, failed: 0, stop: () => {} };
 
@@ -114,6 +115,8 @@ const ask = {
     return byFetch(url, { message: text, parentResponseId: options.parent ?? state.parent ?? undefined, temporary: options.temporary ?? false, modelName: "grok-9" });
   },
 };
+
+ask["x.com"] = (text) => byFetch("/2/grok/add_response.json", { responses: [{ message: text, sender: 1 }], conversationId: "20" });
 
 /** Send a prompt and show its answer, as the site does. */
 async function send(text, options = {}) {

@@ -39,6 +39,8 @@ HOSTS = {
     "gemini": "gemini.google.com",
     "grok": "grok.com",
 }
+# Not one of the four: the extension has to be allowed there.
+X = "x.com"
 STRICT = (
     "default-src 'none'; script-src 'nonce-only'; frame-ancestors 'none'; "
     "connect-src 'self' wss://ws.chatgpt.com; "
@@ -222,6 +224,13 @@ def make_app(sites: Sites) -> Starlette:
         text = wire.grok(turn.chat, turn.asked, turn.answered, pieces, first=chat is None)
         return sites.stream(turn, text)
 
+    async def xgrok(request: Request) -> Response:
+        body = await request.json()
+        [said] = body["responses"]
+        turn = sites.record("xgrok", "20", str(uuid4()), said["message"], body)
+        pieces = sites.pieces(turn.answer)
+        return sites.stream(turn, wire.xgrok(turn.chat, turn.asked, turn.answered, pieces))
+
     async def reconnect(request: Request) -> Response:
         turn = next(t for t in sites.turns if t.answered == request.path_params["answer"])
         pieces = sites.pieces(turn.answer)
@@ -254,6 +263,7 @@ def make_app(sites: Sites) -> Starlette:
             Route(f"{claude_api}/completion", claude, methods=["POST"]),
             Route(f"{claude_api}/retry_completion", claude, methods=["POST"]),
             Route(service, gemini, methods=["POST"]),
+            Route("/2/grok/add_response.json", xgrok, methods=["POST"]),
             Route(f"{chats}/reconnect-response-v2/{{answer}}", reconnect),
             Route(f"{chats}/new", grok, methods=["POST"]),
             Route(f"{chats}/{{chat}}/responses", grok, methods=["POST"]),

@@ -140,3 +140,14 @@ def grok(chat: str, asked: str, answered: str, pieces: Sequence[str], *, first: 
             ],
         )
     )
+
+
+def xgrok(chat: str, asked: str, answered: str, pieces: Sequence[str]) -> str:
+    said = {"sender": "ASSISTANT", "messageTag": "final"}
+    lines: list[Any] = [
+        {"conversationId": chat, "userChatItemId": asked, "agentChatItemId": answered},
+        {"result": said | {"message": "not the answer", "isThinking": True}},
+        *({"result": said | {"message": piece}} for piece in pieces),
+        {"result": {"isSoftStop": True}},
+    ]
+    return "".join(json.dumps(line) + "\n" for line in lines)

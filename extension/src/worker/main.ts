@@ -34,7 +34,7 @@ chrome.permissions.onAdded.addListener(() => void registerOptionalSites());
 self.addEventListener("online", () => void delivery.flushNow());
 
 // Web pages' scripts, ours included, must not read the session.
-void chrome.storage.local.setAccessLevel({ accessLevel: "TRUSTED_CONTEXTS" });
+void chrome.storage.local.setAccessLevel?.({ accessLevel: "TRUSTED_CONTEXTS" });
 void deliver();
 
 async function deliver(): Promise<void> {
