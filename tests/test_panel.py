@@ -4,6 +4,7 @@ import asyncio
 import re
 import zipfile
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from uuid import UUID, uuid4
 
@@ -190,6 +191,26 @@ async def test_the_overview_shows_what_was_done(page, service, alice):
     await expect(page.get_by_role("button", name="7 days")).to_have_attribute(
         "aria-pressed", "true"
     )
+
+
+async def test_a_site_that_can_no_longer_be_read_shows(page, service, alice):
+    today = datetime.now(UTC).date().isoformat()
+    days = [
+        {"day": today, "site": "chatgpt", "network": 4321},
+        {"day": today, "site": "grok", "network": 12, "dom": 3, "missed": 3},
+    ]
+    body = {"installation": str(uuid4()), "version": "0.1.0", "days": days}
+    await service.client.post("/capture-health", json=body, headers=alice.headers)
+    await go_to(page, service, "overview")
+
+    sites = page.get_by_role("region", name="How well the sites are read").get_by_role("row")
+    await expect(sites.filter(has_text="ChatGPT")).to_contain_text("4,321 / 4,321")
+    await expect(sites.filter(has_text="ChatGPT")).not_to_contain_text("Has it changed?")
+    await expect(sites.filter(has_text="Grok")).to_contain_text("Has it changed?")
+    drawing = page.get_by_role("group", name="Chats that were read, by day")
+    await drawing.focus()
+    await page.keyboard.press("End")
+    await expect(drawing.locator(".reading")).to_contain_text("4,333")
 
 
 async def test_the_overview_updates_itself(browser, service):
