@@ -13,10 +13,15 @@ from core.config import VERSION, Settings
 from core.resources import Resources, open_resources
 from routers import (
     account,
+    admin,
+    admin_session,
     answers,
+    capture_health,
     conversations,
     edge,
+    exports,
     health,
+    imports,
     local_auth,
     mcp,
     memories,
@@ -24,7 +29,9 @@ from routers import (
     pages,
     saving,
     search,
+    sync,
     tokens,
+    trash,
     usage,
 )
 from routers.addresses import AddressLimits
@@ -33,14 +40,21 @@ ROUTERS = (
     saving,
     search,
     memories,
+    trash,
     conversations,
+    sync,
+    imports,
+    exports,
     tokens,
     mcp,
     usage,
+    capture_health,
     account,
     health,
     metrics,
     local_auth,
+    admin,
+    admin_session,
     pages,
 )
 

@@ -57,6 +57,15 @@ class Account:
         return Use(self.user_id, date_of(self.day), self.unwritten, self.refused)
 
 
+def tiers_of(settings: Settings) -> dict[str, Plan]:
+    plans = (
+        Plan("free", settings.free_per_minute, settings.free_per_day),
+        Plan("pro", settings.pro_per_minute, settings.pro_per_day),
+        Plan("enterprise", settings.enterprise_per_minute, settings.enterprise_per_day),
+    )
+    return {plan.tier: plan for plan in plans}
+
+
 def date_of(day: int) -> date:
     return EPOCH + timedelta(days=day)
 
@@ -67,13 +76,7 @@ class Plans:
     def __init__(self, pool: Pool, settings: Settings) -> None:
         self._pool = pool
         self._default = settings.newcomers_tier
-        self._tiers = {
-            "free": Plan("free", settings.free_per_minute, settings.free_per_day),
-            "pro": Plan("pro", settings.pro_per_minute, settings.pro_per_day),
-            "enterprise": Plan(
-                "enterprise", settings.enterprise_per_minute, settings.enterprise_per_day
-            ),
-        }
+        self._tiers = tiers_of(settings)
         self._accounts: OrderedDict[UUID, Account] = OrderedDict()
         self._active: set[Account] = set()
         self._of_past_days: list[Use] = []

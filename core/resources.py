@@ -11,13 +11,18 @@ from uuid import UUID
 import httpx
 
 from core import faults
+from core.admin_access import AdminAccess
+from core.admin_keys import key_at_home
 from core.auth import TokenVerifier
 from core.bad_tokens import BadTokens
 from core.config import Settings, SettingsError
+from core.directory import Directory, make_directory
 from core.embedding_worker import EmbeddingWorker
 from core.embeddings import Embedder, make_embedder
 from core.erasure import Erasures
+from core.exporting import Exports
 from core.faults import Faults
+from core.import_jobs import ImportJobs
 from core.jobs import Jobs
 from core.jwks import RemoteKeys
 from core.local_auth import LocalAuth
@@ -29,7 +34,7 @@ from core.request_metrics import RequestMetrics
 from core.retrieval import Retrieval
 from core.save_queue import SaveQueue
 from core.signing_keys import load_or_create_keys
-from core.supabase_users import supabase_users
+from core.supabase_users import SupabaseUsers, supabase_users
 from core.tokens import ApiTokens
 from core.traffic import Traffic
 from core.upkeep import all_jobs
@@ -55,7 +60,11 @@ class Resources:
     faults: Faults
     requests: RequestMetrics
     pulse: Pulse
+    imports: ImportJobs
+    exports: Exports
     traffic: Traffic
+    admin: AdminAccess
+    directory: Directory
     erasures: Erasures
     missing_users: MissingUsers | None
     jobs: Jobs
@@ -73,20 +82,17 @@ async def open_resources(
     async with AsyncExitStack() as stack:
         reporter = _faults(settings, stack)
         embedder = await _embedder(settings, stack)
-        db = await _database(settings, stack, report)
+        db, url = await _database(settings, stack, report)
         http = await stack.enter_async_context(httpx.AsyncClient(timeout=30))
         verifier, local_auth = await _auth(settings, db, http, stack)
         limiter = await _limiter(settings, db, stack)
-        traffic = await _traffic(db, stack)
         retrieval = _retrieval(settings, db, embedder, stack)
         tokens = ApiTokens(db)
         forget = _forgetting(verifier, tokens, limiter, retrieval)
-        directory = supabase_users(settings, http)
-        erasures = Erasures(db, forget, local_auth, directory)
-        missing_users = MissingUsers(db, directory, erasures) if directory else None
-        jobs = await _jobs(db, retrieval, erasures, missing_users, stack)
+        project = supabase_users(settings, http)
+        erasures = Erasures(db, forget, local_auth, project)
+        missing_users, jobs = await _upkeep(db, retrieval, project, erasures, stack)
         worker, saves = await _saving(db, embedder, stack)
-        pulse = await _pulse(db, embedder, stack)
         _spare_the_collector()
         yield Resources(
             settings=settings,
@@ -101,11 +107,15 @@ async def open_resources(
             worker=worker,
             saves=saves,
             retrieval=retrieval,
-            traffic=traffic,
+            imports=await _imports(ImportJobs(db, url, settings), stack),
+            exports=Exports(db),
+            traffic=await _traffic(db, stack),
             erasures=erasures,
             faults=reporter,
             requests=RequestMetrics(),
-            pulse=pulse,
+            pulse=await _pulse(db, embedder, stack),
+            admin=_admin(settings, db, report),
+            directory=make_directory(db, settings.uses_supabase_auth, project),
             missing_users=missing_users,
             jobs=jobs,
         )
@@ -163,11 +173,11 @@ async def _pulse(db: Pool, embedder: Embedder | None, stack: AsyncExitStack) -> 
 
 async def _database(
     settings: Settings, stack: AsyncExitStack, report: Callable[[str], None]
-) -> Pool:
+) -> tuple[Pool, str]:
     url = await _database_url(settings, stack, report)
     await _migrate(url, report)
     pool = open_pool(url, settings.database_pool_min, settings.database_pool_max)
-    return await stack.enter_async_context(pool)
+    return await stack.enter_async_context(pool), url
 
 
 async def _database_url(
@@ -225,11 +235,23 @@ async def _traffic(db: Pool, stack: AsyncExitStack) -> Traffic:
     return traffic
 
 
+def _admin(settings: Settings, db: Pool, report: Callable[[str], None]) -> AdminAccess:
+    keys = settings.admin_key_hashes
+    if not keys and not settings.uses_supabase_auth:
+        keys = key_at_home(settings.data_dir, report)
+    return AdminAccess(db, keys)
+
+
 def _spare_the_collector() -> None:
     """Start-up's objects live as long as the process: spare every collection the walk."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 50, 1_000)
+
+
+async def _imports(jobs: ImportJobs, stack: AsyncExitStack) -> ImportJobs:
+    await stack.enter_async_context(_running("imports", jobs.run))
+    return jobs
 
 
 def _forgetting(
@@ -244,17 +266,18 @@ def _forgetting(
     return forget
 
 
-async def _jobs(
+async def _upkeep(
     db: Pool,
     retrieval: Retrieval,
+    project: SupabaseUsers | None,
     erasures: Erasures,
-    missing_users: MissingUsers | None,
     stack: AsyncExitStack,
-) -> Jobs:
+) -> tuple[MissingUsers | None, Jobs]:
+    missing_users = MissingUsers(db, project, erasures) if project else None
     jobs = Jobs(db, all_jobs(db, retrieval, erasures, missing_users))
     await stack.enter_async_context(_running("erasures", erasures.run))
     await stack.enter_async_context(_running("jobs", jobs.run))
-    return jobs
+    return missing_users, jobs
 
 
 @asynccontextmanager

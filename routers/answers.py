@@ -147,14 +147,18 @@ def describe(app: FastAPI) -> dict[str, Any]:
         document = get_openapi(
             title=app.title, version=app.version, description=app.description, routes=app.routes
         )
-        for operations in document["paths"].values():
+        for path, operations in document["paths"].items():
+            scheme = "admin key" if path.startswith("/admin") else "bearer"
             for operation in operations.values():
                 operation["responses"].pop("422", None)
                 if "401" in operation["responses"]:
-                    operation["security"] = [{"bearer": []}]
+                    operation["security"] = [{scheme: []}]
         for name in ("HTTPValidationError", "ValidationError"):
             document["components"]["schemas"].pop(name, None)
-        document["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
+        document["components"]["securitySchemes"] = {
+            "bearer": {"type": "http", "scheme": "bearer"},
+            "admin key": {"type": "apiKey", "in": "header", "name": "X-Admin-Key"},
+        }
         app.openapi_schema = document
     return app.openapi_schema
 

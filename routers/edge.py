@@ -28,12 +28,17 @@ from core.errors import (
 from core.logs import Pseudonyms
 from core.resources import Resources
 from routers.answers import failure_response
-from routers.inputs import MOST_BODY_BYTES
+from routers.inputs import MIB, MOST_BODY_BYTES
 
 log = structlog.get_logger("request")
 
-# A body of a megabyte over a slow line takes a few seconds.
+# A body of a megabyte over a slow line takes a few seconds, an export of years an hour.
 BODY_SECONDS = 30.0
+UPLOAD_SECONDS = 3 * 3_600.0
+UPLOADS = {("POST", "/import")}
+EXPORT = "/export/full"
+# What a form adds to the file in it.
+FORM_BYTES = 64 * 1024
 API_VERSION = "x-supabase-api-version"
 REQUEST_ID = "x-request-id"
 GOOD_ID = re.compile(r"[\w-]{8,64}", re.ASCII)
@@ -76,6 +81,7 @@ class Edge:
         self._compressed = GZipMiddleware(app, minimum_size=1_000)
         self._guarded: ASGIApp = self._within_bounds
         self.timings = Timings()
+        self._most_upload_bytes = 0
         self._hosts: frozenset[str] | None = None
         self._pseudonyms = Pseudonyms(None)
         self._log = log
@@ -141,13 +147,17 @@ class Edge:
 
     async def _within_bounds(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
-        if refusal := _refusal(headers):
+        bounds = _Bounds(MOST_BODY_BYTES, BODY_SECONDS, BODY_SECONDS)
+        if (scope["method"], scope["path"]) in UPLOADS:
+            bounds = _Bounds(self._most_upload_bytes, UPLOAD_SECONDS, BODY_SECONDS)
+        if refusal := _refusal(headers, bounds):
             return await failure_response(refusal)(scope, receive, send)
-        # Who does not ask for gzip need not pay for the layer.
-        wants_gzip = b"gzip" in headers.get(b"accept-encoding", b"")
-        await (self._compressed if wants_gzip else self.app)(scope, _bounded(receive), send)
+        # Who does not ask for gzip need not pay for the layer, and a zip is as small as it gets.
+        wants_gzip = b"gzip" in headers.get(b"accept-encoding", b"") and scope["path"] != EXPORT
+        await (self._compressed if wants_gzip else self.app)(scope, _bounded(receive, bounds), send)
 
     def _configure(self, settings: Settings) -> None:
+        self._most_upload_bytes = settings.import_max_mb * MIB + FORM_BYTES
         at_home = not settings.uses_supabase_auth
         names = (*settings.allowed_hosts, "localhost") if at_home else settings.allowed_hosts
         self._hosts = frozenset(name.lower() for name in names)
@@ -164,6 +174,7 @@ class Edge:
                 allow_headers=(
                     "authorization",
                     "content-type",
+                    "if-match",
                     "apikey",
                     "x-client-info",
                     API_VERSION,
@@ -173,6 +184,7 @@ class Edge:
                     "mcp-name",
                 ),
                 expose_headers=(
+                    "etag",
                     "retry-after",
                     "ratelimit",
                     "ratelimit-policy",
@@ -206,11 +218,20 @@ def _says_limits(start: Message) -> bool:
     return any(name == b"ratelimit" for name, _ in start["headers"])
 
 
-def _refusal(headers: dict[bytes, bytes]) -> AppError | None:
+@dataclass(frozen=True, slots=True)
+class _Bounds:
+    """What a body may be: its size, its time, and the time in which nothing of it comes."""
+
+    bytes: int
+    seconds: float
+    silence: float
+
+
+def _refusal(headers: dict[bytes, bytes], bounds: _Bounds) -> AppError | None:
     if headers.get(b"content-encoding", b"identity") != b"identity":
         return UnsupportedEncoding()
     length = headers.get(b"content-length", b"")
-    return TooLarge() if length.isdigit() and int(length) > MOST_BODY_BYTES else None
+    return TooLarge() if length.isdigit() and int(length) > bounds.bytes else None
 
 
 @lru_cache(maxsize=1_000)
@@ -230,9 +251,10 @@ def _name_of(host: str) -> str:
     return (name if colon and port.isdigit() else host).lower()
 
 
-def _bounded(receive: Receive) -> Receive:
-    """Take MOST_BODY_BYTES within BODY_SECONDS; a body without end holds memory without end."""
-    deadline = asyncio.get_running_loop().time() + BODY_SECONDS
+def _bounded(receive: Receive, bounds: _Bounds) -> Receive:
+    """Take a body within its bounds; one without end holds memory, or a connection, without end."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + bounds.seconds
     complete = False
     size = 0
 
@@ -241,12 +263,12 @@ def _bounded(receive: Receive) -> Receive:
         if complete:
             return await receive()
         try:
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout_at(min(deadline, loop.time() + bounds.silence)):
                 message = await receive()
         except TimeoutError:
             raise HTTPException(408) from None
         size += len(message.get("body", b""))
-        if size > MOST_BODY_BYTES:
+        if size > bounds.bytes:
             raise HTTPException(413)
         complete = not message.get("more_body", False)
         return message

@@ -1,6 +1,7 @@
 """GET /usage: what is left of the caller's tier, and what was used before."""
 
 from datetime import UTC, date, datetime, timedelta
+from uuid import UUID
 
 from fastapi import APIRouter
 from pydantic import BaseModel
@@ -29,6 +30,7 @@ class DayOfUse(BaseModel):
 
 
 class Usage(BaseModel):
+    user_id: UUID
     tier: str
     day: Span
     minute: Span
@@ -52,5 +54,11 @@ async def read_usage(caller: FreeCaller) -> Answer[Usage]:
         used = await usage.by_day(conn, caller.user.id, days[0]) | {today: now.day.used}
     listed = [DayOfUse(day=day, requests=used.get(day, 0)) for day in days]
     return Answer(
-        data=Usage(tier=now.tier, day=_span(now.day), minute=_span(now.minute), days=listed)
+        data=Usage(
+            user_id=caller.user.id,
+            tier=now.tier,
+            day=_span(now.day),
+            minute=_span(now.minute),
+            days=listed,
+        )
     )

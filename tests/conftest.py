@@ -27,6 +27,7 @@ from tests.browser import browser as browser
 from tests.valkey import Valkey
 
 PASSWORD = "correct horse battery staple"
+ADMIN_KEY = "mla_the-key-of-the-operator-in-tests"
 
 
 @pytest.fixture(scope="session")
@@ -77,13 +78,15 @@ def model_dir() -> Path:
 
 
 @pytest.fixture
-def settings(database_url: str) -> Settings:
+def settings(database_url: str, tmp_path: Path) -> Settings:
     """Without an embedder: search is by words. Tests of meaning ask for the real one."""
     return Settings(
         _env_file=None,
         database_url=database_url,
+        data_dir=tmp_path,
         embedder="none",
         enterprise_per_minute=1_000_000,
+        admin_api_key=ADMIN_KEY,
         sign_ups_per_hour=1_000_000,
         sign_ins_per_minute=1_000_000,
         bad_tokens_per_minute=1_000_000,
@@ -165,6 +168,7 @@ class Server:
         self._settings = {
             "LOG_LEVEL": "warning",
             "EMBEDDER": "none",
+            "ADMIN_API_KEY": ADMIN_KEY,
             # Tests of other things save more in a minute than a person may.
             "ENTERPRISE_PER_MINUTE": "1000000",
             "ENTERPRISE_PER_DAY": "1000000",
