@@ -298,7 +298,7 @@ async def test_the_system_shows_its_parts_and_runs_a_job(page, service):
 
     await page.get_by_role("button", name="Run now: Forget what was deleted").click()
 
-    await expect(page.locator(".notice")).to_contain_text("0 tombstones")
+    await expect(page.locator(".notice")).to_contain_text("0 memories")
     await expect(job).to_contain_text("ok")
     await expect(job).to_contain_text("just now")
 
