@@ -83,7 +83,7 @@ SEED = (
         AS r (route)
     """,
     """
-    INSERT INTO memory_layer.admin_audit (actor, address, action, user_id)
+    INSERT INTO memory_layer.admin_audit (actor, address, action, subject)
     SELECT 'key 01234567', '192.0.2.1', 'plan_changed', md5('user' || n % {users})::uuid
       FROM generate_series(1, 100000) AS n
     """,

@@ -34,7 +34,7 @@ from core.request_metrics import RequestMetrics
 from core.retrieval import Retrieval
 from core.save_queue import SaveQueue
 from core.signing_keys import load_or_create_keys
-from core.supabase_users import supabase_users
+from core.supabase_users import SupabaseUsers, supabase_users
 from core.tokens import ApiTokens
 from core.traffic import Traffic
 from core.upkeep import all_jobs
@@ -57,11 +57,11 @@ class Resources:
     worker: EmbeddingWorker | None
     saves: SaveQueue
     retrieval: Retrieval
-    imports: ImportJobs
-    exports: Exports
     faults: Faults
     requests: RequestMetrics
     pulse: Pulse
+    imports: ImportJobs
+    exports: Exports
     traffic: Traffic
     admin: AdminAccess
     directory: Directory
@@ -91,7 +91,7 @@ async def open_resources(
         forget = _forgetting(verifier, tokens, limiter, retrieval)
         project = supabase_users(settings, http)
         erasures = Erasures(db, forget, local_auth, project)
-        missing_users = MissingUsers(db, project, erasures) if project else None
+        missing_users, jobs = await _upkeep(db, retrieval, project, erasures, stack)
         worker, saves = await _saving(db, embedder, stack)
         _spare_the_collector()
         yield Resources(
@@ -111,13 +111,13 @@ async def open_resources(
             exports=Exports(db),
             traffic=await _traffic(db, stack),
             erasures=erasures,
-            admin=_admin(settings, db, report),
-            directory=make_directory(db, settings.uses_supabase_auth, project),
             faults=reporter,
             requests=RequestMetrics(),
             pulse=await _pulse(db, embedder, stack),
+            admin=_admin(settings, db, report),
+            directory=make_directory(db, settings.uses_supabase_auth, project),
             missing_users=missing_users,
-            jobs=await _jobs(db, retrieval, erasures, missing_users, stack),
+            jobs=jobs,
         )
 
 
@@ -266,17 +266,18 @@ def _forgetting(
     return forget
 
 
-async def _jobs(
+async def _upkeep(
     db: Pool,
     retrieval: Retrieval,
+    project: SupabaseUsers | None,
     erasures: Erasures,
-    missing_users: MissingUsers | None,
     stack: AsyncExitStack,
-) -> Jobs:
+) -> tuple[MissingUsers | None, Jobs]:
+    missing_users = MissingUsers(db, project, erasures) if project else None
     jobs = Jobs(db, all_jobs(db, retrieval, erasures, missing_users))
     await stack.enter_async_context(_running("erasures", erasures.run))
     await stack.enter_async_context(_running("jobs", jobs.run))
-    return jobs
+    return missing_users, jobs
 
 
 @asynccontextmanager

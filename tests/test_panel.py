@@ -390,7 +390,7 @@ async def test_no_text_of_a_hundred_attacks_runs_as_script(page, service):
     )
     await service.database.executemany(
         """
-        INSERT INTO memory_layer.admin_audit (actor, address, action, user_id, details)
+        INSERT INTO memory_layer.admin_audit (actor, address, action, subject, details)
         VALUES ($2, $2, $2, $1, jsonb_build_object($2::text, $2::text))
         """,
         list(zip(ids, PAYLOADS, strict=True)),
