@@ -9,25 +9,33 @@ from fastapi import FastAPI
 from fastapi_swagger import patch_fastapi
 
 from core import errors
-from core.config import Settings
+from core.config import VERSION, Settings
 from core.resources import Resources, open_resources
 from routers import (
     account,
+    admin,
+    admin_session,
     answers,
     anthropic_api,
+    capture_health,
     chat,
     conversations,
     edge,
+    exports,
     health,
+    imports,
     local_auth,
     mcp,
     memories,
+    metrics,
     openai_api,
     pages,
     rag,
     saving,
     search,
+    sync,
     tokens,
+    trash,
     usage,
 )
 from routers.addresses import AddressLimits
@@ -36,17 +44,25 @@ ROUTERS = (
     saving,
     search,
     memories,
+    trash,
     conversations,
     rag,
     chat,
     openai_api,
     anthropic_api,
+    sync,
+    imports,
+    exports,
     tokens,
     mcp,
     usage,
+    capture_health,
     account,
     health,
+    metrics,
     local_auth,
+    admin,
+    admin_session,
     pages,
 )
 
@@ -67,7 +83,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app = FastAPI(
         title="Memory Layer",
         description="Keeps a person's AI chats word for word and finds them again.",
-        version="0.1.0",
+        version=VERSION,
         lifespan=lifespan,
         responses=answers.failures(
             errors.TooSlow,

@@ -12,6 +12,12 @@ from core.injection import MARK, without_blocks
 from storage.memory_store import Key, Row, Status
 
 UNKNOWN_PROVIDER = "unknown"
+# What a memory may hold, however it comes here.
+MOST_TEXT_BYTES = 1024 * 1024
+MOST_SHORT = 500
+MOST_METADATA_BYTES = 16 * 1024
+# Far below the depth at which it could be read in and not be written out again.
+MOST_METADATA_LEVELS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +64,11 @@ def merge(row: Row | None, capture: Capture) -> Row | None:
     captured = text_hash(capture.text)
     if row is None:
         return _with_text(_with_facts(_new_row(capture), capture), capture, captured)
+    if _purged(row):
+        return None
     row = replace(row)
     before = row.prompt_capture if capture.side == "prompt" else row.response_capture
-    if before != captured and _edited(row, capture.side):
+    if before != captured and is_edited(row, capture.side):
         _refuse_unless_late(row, capture)
         return None
     if before is None:
@@ -68,6 +76,11 @@ def merge(row: Row | None, capture: Capture) -> Row | None:
     if before == captured:
         return _completed(row, capture)
     return _changed(row, capture, captured)
+
+
+def _purged(row: Row) -> bool:
+    """Of what was purged not even the hash of a text is kept, nor noted anew."""
+    return row.deleted_at is not None and row.prompt_capture is row.response_capture is None
 
 
 def _new_row(capture: Capture) -> Row:
@@ -126,7 +139,7 @@ def _completed(row: Row, capture: Capture) -> Row | None:
     return row
 
 
-def _edited(row: Row, side: str) -> bool:
+def is_edited(row: Row, side: str) -> bool:
     """Say whether the owner has written this side: it holds another text than was captured."""
     half = row.content_hash[:16] if side == "prompt" else row.content_hash[16:]
     captured = row.prompt_capture if side == "prompt" else row.response_capture

@@ -7,20 +7,35 @@ from typing import Annotated, Literal
 from pydantic import (
     AliasChoices,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     SecretStr,
     StringConstraints,
+    ValidationError,
     field_validator,
     model_validator,
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from core.addresses import Network, networks
+from core.admin_keys import hash_of
 
 ROOT = Path(__file__).resolve().parent.parent
 OPENAI_URL = "https://api.openai.com/v1"
 ANTHROPIC_URL = "https://api.anthropic.com"
+VERSION = "0.1.0"
+SHORTEST_ADMIN_KEY = 24
+
+
+def complaints(error: ValidationError) -> list[str]:
+    """One line for each wrong setting, without its value, which may be a secret."""
+    lines = []
+    for item in error.errors():
+        name = ".".join(map(str, item["loc"])).upper()
+        reason = item["msg"].removeprefix("Value error, ")
+        lines.append(f"{name}: {reason}" if name else reason)
+    return lines
 
 
 class SettingsError(ValueError):
@@ -45,6 +60,18 @@ def _default_data_dir() -> Path:
     return Path("/var/lib/memory-layer") if os.geteuid() == 0 else Path.home() / ".memory-layer"
 
 
+def _hashed(key: object) -> object:
+    """From here on a key is known by its hash alone."""
+    if not isinstance(key, str):
+        return key
+    if len(key.strip()) < SHORTEST_ADMIN_KEY:
+        raise ValueError("too short to be safe: make one with `python main.py admin-key`")
+    return hash_of(key.strip())
+
+
+AdminKey = Annotated[bytes, BeforeValidator(_hashed)]
+
+
 class Settings(BaseSettings):
     """Each field is the environment variable of the same name in capitals."""
 
@@ -54,6 +81,7 @@ class Settings(BaseSettings):
         extra="ignore",
         frozen=True,
         populate_by_name=True,
+        hide_input_in_errors=True,
     )
 
     host: str = "127.0.0.1"
@@ -61,6 +89,10 @@ class Settings(BaseSettings):
     data_dir: Path = Field(default_factory=_default_data_dir)
     model_dir: Path = ROOT / "models"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_hash_key: SecretStr | None = Field(None, min_length=16)
+    environment: str = Field("production", pattern=r"^[\w.-]{1,64}$")
+    sentry_dsn: SecretStr | None = None
+    metrics_token: SecretStr | None = Field(None, min_length=16)
 
     database_url: SecretStr | None = None
     database_pool_min: int = Field(2, ge=1, le=50)
@@ -70,6 +102,7 @@ class Settings(BaseSettings):
     supabase_url: str | None = None
     supabase_jwks_url: str | None = None
     supabase_jwt_secret: SecretStr | None = None
+    supabase_publishable_key: SecretStr | None = None
     supabase_secret_key: SecretStr | None = Field(
         None, validation_alias=AliasChoices("supabase_secret_key", "supabase_key")
     )
@@ -103,6 +136,8 @@ class Settings(BaseSettings):
     default_tier: Literal["free", "pro", "enterprise"] | None = None
     replicas: int = Field(1, ge=1)
 
+    admin_api_key: AdminKey | None = None
+    admin_api_keys: Annotated[tuple[AdminKey, ...], NoDecode] = Field((), max_length=2)
     sign_ups_per_hour: int = Field(30, ge=1)
     sign_ins_per_minute: int = Field(20, ge=1)
     admin_sign_ins_per_minute: int = Field(5, ge=1)
@@ -112,6 +147,7 @@ class Settings(BaseSettings):
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
     vector_backend: Literal["faiss", "pgvector"] = "faiss"
+    import_max_mb: int = Field(2_048, ge=1)
     index_memory_mb: int = Field(256, ge=1)
     index_load_ms: int = Field(300, ge=0, le=60_000)
 
@@ -120,7 +156,7 @@ class Settings(BaseSettings):
     def _empty_means_unset(cls, values: dict[str, object]) -> dict[str, object]:
         """`NAME=` in an env file or a deployment form is no value."""
         kept = {name: value for name, value in values.items() if value != ""}
-        for name in ("cors_origins", "allowed_hosts", "trusted_proxies"):
+        for name in ("admin_api_keys", "cors_origins", "allowed_hosts", "trusted_proxies"):
             if isinstance(listed := kept.get(name), str):
                 kept[name] = tuple(part.strip() for part in listed.split(",") if part.strip())
         return kept
@@ -141,8 +177,16 @@ class Settings(BaseSettings):
         return self
 
     @property
+    def jwks_url(self) -> str:
+        return self.supabase_jwks_url or f"{self.token_issuer}/.well-known/jwks.json"
+
+    @property
     def uses_supabase_auth(self) -> bool:
         return self.supabase_url is not None
+
+    @property
+    def admin_key_hashes(self) -> tuple[bytes, ...]:
+        return (*((self.admin_api_key,) if self.admin_api_key else ()), *self.admin_api_keys)
 
     @property
     def newcomers_tier(self) -> str:

@@ -60,6 +60,16 @@ class Conflict(AppError):
     status, code, message = 409, "CONFLICT", "This id already holds another content."
 
 
+class ResyncRequired(AppError):
+    status, code = 410, "RESYNC_REQUIRED"
+    message = "The cursor leads past changes that are gone; begin anew, without a cursor."
+
+
+class ChangedMeanwhile(AppError):
+    status, code = 412, "CHANGED_MEANWHILE"
+    message = "The memory is no longer as you read it; `details.memory` is how it stands."
+
+
 class TooManyTokens(AppError):
     status, code, message = 409, "TOO_MANY_TOKENS", "You have as many tokens as a person may have."
 

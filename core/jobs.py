@@ -70,6 +70,8 @@ class Jobs:
         """Raise NotFound for a name that no job has."""
         if name not in self._jobs:
             raise NotFound("There is no such job.", name=name)
+        # An operator may be here before the first turn of the loop.
+        await self.register()
         async with acting_as_janitor(self._pool) as conn:
             started_at = await job_runs.take(conn, name)
         await self._run(self._jobs[name], started_at)

@@ -111,7 +111,7 @@ class RemoteKeys:
         """Take over a new set; a failure of any kind leaves the old one."""
         try:
             async with asyncio.timeout(FETCH_TIMEOUT):
-                body = await self._download()
+                body = await download(self._url, self._http)
             keys = parse_key_set(body)
         except (httpx.HTTPError, TimeoutError, ValueError) as exc:
             log.warning("jwks_fetch_failed", reason=type(exc).__name__)
@@ -120,20 +120,21 @@ class RemoteKeys:
             self._generation += 1
         self._body, self._keys, self._fetched_at = body, keys, self._clock()
 
-    async def _download(self) -> bytes:
-        """Raise ValueError for anything but a plain, small 200."""
-        headers = {"accept": "application/json", "accept-encoding": "identity"}
-        body = b""
-        async with self._http.stream(
-            "GET", self._url, headers=headers, follow_redirects=False, timeout=FETCH_TIMEOUT
-        ) as response:
-            if response.status_code != httpx.codes.OK:
-                raise ValueError("the key set's address did not answer 200")
-            async for part in response.aiter_bytes():
-                body += part
-                if len(body) > MAX_BYTES:
-                    raise ValueError("the key set is too large")
-        return body
+
+async def download(url: str, http: httpx.AsyncClient) -> bytes:
+    """Return a key set's bytes; raise ValueError for anything but a plain, small 200."""
+    headers = {"accept": "application/json", "accept-encoding": "identity"}
+    body = b""
+    async with http.stream(
+        "GET", url, headers=headers, follow_redirects=False, timeout=FETCH_TIMEOUT
+    ) as response:
+        if response.status_code != httpx.codes.OK:
+            raise ValueError("the key set's address did not answer 200")
+        async for part in response.aiter_bytes():
+            body += part
+            if len(body) > MAX_BYTES:
+                raise ValueError("the key set is too large")
+    return body
 
 
 def parse_key_set(body: bytes) -> KeySet:

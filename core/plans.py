@@ -80,6 +80,20 @@ def tokens_of(user_id: UUID) -> str:
     return f"{user_id}:tokens"
 
 
+def tiers_of(settings: Settings) -> dict[str, Plan]:
+    plans = (
+        Plan("free", settings.free_per_minute, settings.free_per_day, settings.free_tokens_per_day),
+        Plan("pro", settings.pro_per_minute, settings.pro_per_day, settings.pro_tokens_per_day),
+        Plan(
+            "enterprise",
+            settings.enterprise_per_minute,
+            settings.enterprise_per_day,
+            settings.enterprise_tokens_per_day,
+        ),
+    )
+    return {plan.tier: plan for plan in plans}
+
+
 def date_of(day: int) -> date:
     return EPOCH + timedelta(days=day)
 
@@ -90,23 +104,7 @@ class Plans:
     def __init__(self, pool: Pool, settings: Settings) -> None:
         self._pool = pool
         self._default = settings.newcomers_tier
-        self._tiers = {
-            "free": Plan(
-                "free",
-                settings.free_per_minute,
-                settings.free_per_day,
-                settings.free_tokens_per_day,
-            ),
-            "pro": Plan(
-                "pro", settings.pro_per_minute, settings.pro_per_day, settings.pro_tokens_per_day
-            ),
-            "enterprise": Plan(
-                "enterprise",
-                settings.enterprise_per_minute,
-                settings.enterprise_per_day,
-                settings.enterprise_tokens_per_day,
-            ),
-        }
+        self._tiers = tiers_of(settings)
         self._accounts: OrderedDict[UUID, Account] = OrderedDict()
         self._active: set[Account] = set()
         self._of_past_days: list[Use] = []

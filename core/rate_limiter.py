@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple, Protocol
 from uuid import UUID
@@ -91,6 +92,8 @@ class RateLimiter:
         self._remote = remote
         self._breaker = Breaker()
         self._both_until = 0.0
+        # By tier and window, since the start.
+        self.refused: Counter[tuple[str, str]] = Counter()
 
     @property
     def state(self) -> Literal["ok", "degraded", "off"]:
@@ -104,6 +107,8 @@ class RateLimiter:
         count = await self._count(account.ask())
         if count.verdict != ALLOWED:
             self._plans.note(account, count, 0)
+            window = "day" if count.verdict == DAY_SPENT else "minute"
+            self.refused[account.plan.tier, window] += 1
             raise refusal(account.plan, count)
         self._plans.note(account, count, 1)
 

@@ -5,38 +5,44 @@ import contextlib
 import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID
 
 import httpx
-import structlog
 
+from core import faults
+from core.admin_access import AdminAccess
+from core.admin_keys import key_at_home
 from core.auth import TokenVerifier
 from core.bad_tokens import BadTokens
 from core.config import Settings, SettingsError
+from core.directory import Directory, make_directory
 from core.embedding_worker import EmbeddingWorker
 from core.embeddings import Embedder, make_embedder
 from core.erasure import Erasures
 from core.errands import Errands
+from core.exporting import Exports
+from core.faults import Faults
+from core.import_jobs import ImportJobs
 from core.jobs import Jobs
 from core.jwks import RemoteKeys
 from core.local_auth import LocalAuth
 from core.missing_users import MissingUsers
 from core.plans import Plans
 from core.providers.registry import Providers
+from core.pulse import Pulse
 from core.rate_limiter import RateLimiter
+from core.request_metrics import RequestMetrics
 from core.retrieval import Retrieval
 from core.save_queue import SaveQueue
 from core.signing_keys import load_or_create_keys
-from core.supabase_users import supabase_users
+from core.supabase_users import SupabaseUsers, supabase_users
 from core.tokens import ApiTokens
 from core.traffic import Traffic
 from core.upkeep import all_jobs
 from storage.counters import LocalCounters
 from storage.database import DATABASE_AWAY, Pool, open_pool
 from storage.migrate import migrate
-
-log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +59,19 @@ class Resources:
     worker: EmbeddingWorker | None
     saves: SaveQueue
     retrieval: Retrieval
+    faults: Faults
+    pulse: Pulse
+    imports: ImportJobs
+    exports: Exports
     traffic: Traffic
+    admin: AdminAccess
+    directory: Directory
     erasures: Erasures
     missing_users: MissingUsers | None
     jobs: Jobs
     providers: Providers
     errands: Errands
+    requests: RequestMetrics = field(default_factory=RequestMetrics)
 
 
 @asynccontextmanager
@@ -71,24 +84,18 @@ async def open_resources(
     line for the operator.
     """
     async with AsyncExitStack() as stack:
+        reporter = _faults(settings, stack)
         embedder = await _embedder(settings, stack)
-        db = await _database(settings, stack, report)
+        db, url = await _database(settings, stack, report)
         http = await stack.enter_async_context(httpx.AsyncClient(timeout=30))
         verifier, local_auth = await _auth(settings, db, http, stack)
         limiter = await _limiter(settings, db, stack)
-        worker = EmbeddingWorker(db, embedder) if embedder else None
-        saves = SaveQueue(db, on_saved=worker.wake if worker else None)
         retrieval = _retrieval(settings, db, embedder, stack)
         tokens = ApiTokens(db)
-        forget = _forgetting(verifier, tokens, limiter, retrieval)
-        directory = supabase_users(settings, http)
-        erasures = Erasures(db, forget, local_auth, directory)
-        missing_users = MissingUsers(db, directory, erasures) if directory else None
-        jobs = await _jobs(db, retrieval, erasures, missing_users, stack)
-        if worker:
-            await stack.enter_async_context(_running("embedding", worker.run))
-        await stack.enter_async_context(_running("saves", saves.run, saves.close))
-        providers, errands = _asking(settings, stack)
+        project = supabase_users(settings, http)
+        erasures = Erasures(db, _forget(verifier, tokens, limiter, retrieval), local_auth, project)
+        missing_users, jobs = await _upkeep(db, retrieval, project, erasures, stack)
+        worker, saves = await _saving(db, embedder, stack)
         _spare_the_collector()
         yield Resources(
             settings=settings,
@@ -103,21 +110,39 @@ async def open_resources(
             worker=worker,
             saves=saves,
             retrieval=retrieval,
+            imports=await _imports(ImportJobs(db, url, settings), stack),
+            exports=Exports(db),
             traffic=await _traffic(db, stack),
             erasures=erasures,
+            faults=reporter,
+            pulse=await _pulse(db, embedder, stack),
+            admin=_admin(settings, db, report),
+            directory=make_directory(db, settings.uses_supabase_auth, project),
             missing_users=missing_users,
             jobs=jobs,
-            providers=providers,
-            errands=errands,
+            providers=_providers(settings, stack),
+            errands=_errands(stack),
         )
 
 
-def _asking(settings: Settings, stack: AsyncExitStack) -> tuple[Providers, Errands]:
-    providers, errands = Providers(settings), Errands()
+def _providers(settings: Settings, stack: AsyncExitStack) -> Providers:
+    providers = Providers(settings)
     stack.push_async_callback(providers.aclose)
-    # What is left to save and to count goes before the parts that do it.
+    return providers
+
+
+def _errands(stack: AsyncExitStack) -> Errands:
+    """They end before the parts that save and count what is left."""
+    errands = Errands()
     stack.push_async_callback(errands.finish)
-    return providers, errands
+    return errands
+
+
+def _faults(settings: Settings, stack: AsyncExitStack) -> Faults:
+    reporter = Faults(settings)
+    stack.callback(reporter.close)
+    faults.use(reporter)
+    return reporter
 
 
 async def _embedder(settings: Settings, stack: AsyncExitStack) -> Embedder | None:
@@ -145,13 +170,31 @@ def _retrieval(
     return retrieval
 
 
+async def _saving(
+    db: Pool, embedder: Embedder | None, stack: AsyncExitStack
+) -> tuple[EmbeddingWorker | None, SaveQueue]:
+    worker = EmbeddingWorker(db, embedder) if embedder else None
+    saves = SaveQueue(db, on_saved=worker.wake if worker else None)
+    if worker:
+        await stack.enter_async_context(_running("embedding", worker.run))
+    await stack.enter_async_context(_running("saves", saves.run, saves.close))
+    return worker, saves
+
+
+async def _pulse(db: Pool, embedder: Embedder | None, stack: AsyncExitStack) -> Pulse:
+    pulse = Pulse(db, embeds=embedder is not None)
+    await stack.enter_async_context(_running("loop lag", pulse.watch_loop))
+    await stack.enter_async_context(_running("database watch", pulse.watch_database))
+    return pulse
+
+
 async def _database(
     settings: Settings, stack: AsyncExitStack, report: Callable[[str], None]
-) -> Pool:
+) -> tuple[Pool, str]:
     url = await _database_url(settings, stack, report)
     await _migrate(url, report)
     pool = open_pool(url, settings.database_pool_min, settings.database_pool_max)
-    return await stack.enter_async_context(pool)
+    return await stack.enter_async_context(pool), url
 
 
 async def _database_url(
@@ -181,9 +224,7 @@ async def _auth(
         local_auth = LocalAuth(db, settings, await load_or_create_keys(db))
         stack.callback(local_auth.close)
         return local_auth.verifier, local_auth
-    keys = RemoteKeys(
-        settings.supabase_jwks_url or f"{settings.token_issuer}/.well-known/jwks.json", http
-    )
+    keys = RemoteKeys(settings.jwks_url, http)
     stack.callback(keys.close)
     secret = settings.supabase_jwt_secret
     return TokenVerifier(
@@ -211,6 +252,13 @@ async def _traffic(db: Pool, stack: AsyncExitStack) -> Traffic:
     return traffic
 
 
+def _admin(settings: Settings, db: Pool, report: Callable[[str], None]) -> AdminAccess:
+    keys = settings.admin_key_hashes
+    if not keys and not settings.uses_supabase_auth:
+        keys = key_at_home(settings.data_dir, report)
+    return AdminAccess(db, keys)
+
+
 def _spare_the_collector() -> None:
     """Start-up's objects live as long as the process: spare every collection the walk."""
     gc.collect()
@@ -218,7 +266,12 @@ def _spare_the_collector() -> None:
     gc.set_threshold(100_000, 50, 1_000)
 
 
-def _forgetting(
+async def _imports(jobs: ImportJobs, stack: AsyncExitStack) -> ImportJobs:
+    await stack.enter_async_context(_running("imports", jobs.run))
+    return jobs
+
+
+def _forget(
     verifier: TokenVerifier, tokens: ApiTokens, limiter: RateLimiter, retrieval: Retrieval
 ) -> Callable[[UUID], Awaitable[None]]:
     async def forget(user_id: UUID) -> None:
@@ -230,17 +283,18 @@ def _forgetting(
     return forget
 
 
-async def _jobs(
+async def _upkeep(
     db: Pool,
     retrieval: Retrieval,
+    project: SupabaseUsers | None,
     erasures: Erasures,
-    missing_users: MissingUsers | None,
     stack: AsyncExitStack,
-) -> Jobs:
+) -> tuple[MissingUsers | None, Jobs]:
+    missing_users = MissingUsers(db, project, erasures) if project else None
     jobs = Jobs(db, all_jobs(db, retrieval, erasures, missing_users))
     await stack.enter_async_context(_running("erasures", erasures.run))
     await stack.enter_async_context(_running("jobs", jobs.run))
-    return jobs
+    return missing_users, jobs
 
 
 @asynccontextmanager
@@ -266,5 +320,5 @@ async def _forever(name: str, work: Callable[[], Awaitable[None]]) -> None:
         try:
             return await work()
         except Exception as error:
-            log.error("background_work_failed", work=name, error=type(error).__name__)
+            faults.report("background_work_failed", error, work=name)
             await asyncio.sleep(1)

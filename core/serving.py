@@ -10,7 +10,7 @@ import uvicorn
 from pydantic import ValidationError
 
 from core import logs
-from core.config import Settings
+from core.config import Settings, complaints
 
 
 def serve(app: str) -> int:
@@ -18,10 +18,7 @@ def serve(app: str) -> int:
     try:
         settings = Settings()
     except ValidationError as error:
-        for item in error.errors():
-            name = ".".join(map(str, item["loc"])).upper()
-            reason = item["msg"].removeprefix("Value error, ")
-            print(f"{name}: {reason}" if name else reason, file=sys.stderr)
+        print(*complaints(error), sep="\n", file=sys.stderr)
         return 2
     logs.configure(settings.log_level)
     logging.getLogger("uvicorn.error").addFilter(_plain_start_errors)
@@ -36,6 +33,7 @@ def serve(app: str) -> int:
             loop="uvloop",
             http="httptools",
             access_log=False,
+            log_config=None,
             log_level="warning",
             backlog=4096,
             timeout_graceful_shutdown=20,
@@ -60,12 +58,17 @@ def _is_taken(host: str, port: int) -> bool:
 
 
 def _plain_start_errors(record: logging.LogRecord) -> bool:
-    """Of a start that failed for a reason of the operator's, log the reason and no traceback."""
-    last = record.getMessage().strip().rpartition("\n")[2]
-    kind, _, reason = last.partition(": ")
+    """Of a start that failed for a reason of the operator's, print the reason and no traceback."""
+    text = record.getMessage().strip()
+    if text.startswith("Application startup failed"):
+        return False
+    kind, _, reason = text.rpartition("\n")[2].partition(": ")
     if kind.startswith(("core.", "storage.")):
-        record.msg, record.args = f"Cannot start: {reason}", ()
-    return not record.getMessage().startswith("Application startup failed")
+        text = f"Cannot start: {reason}"
+    elif not text.startswith("Traceback"):
+        return True
+    print(text, file=sys.stderr)
+    return False
 
 
 class _Server(uvicorn.Server):

@@ -9,9 +9,11 @@ from uuid import UUID
 import httpx
 
 from core.config import Settings
+from storage.admin import Account
 
 if TYPE_CHECKING:
     from supabase_auth import AsyncGoTrueAdminAPI
+    from supabase_auth.types import User
 
 USERS_A_PAGE = 1_000
 
@@ -45,6 +47,25 @@ class SupabaseUsers:
             return True
         return False
 
+    async def find(self, user_id: UUID) -> Account | None:
+        """Raise DirectoryAway."""
+        admin = await self._client()
+        with _asking(), _unless_unknown():
+            return _account((await admin.get_user_by_id(str(user_id))).user)
+        return None
+
+    async def page(self, number: int, size: int) -> list[Account]:
+        """Return a page as the project orders it, the first being number 1; raise DirectoryAway."""
+        admin = await self._client()
+        with _asking():
+            return [_account(user) for user in await admin.list_users(page=number, per_page=size)]
+
+    async def set_tier(self, user_id: UUID, tier: str) -> None:
+        """Show the tier in `app_metadata`, whose other members stay; raise DirectoryAway."""
+        admin = await self._client()
+        with _asking():
+            await admin.update_user_by_id(str(user_id), {"app_metadata": {"tier": tier}})
+
     async def ids(self) -> AsyncIterator[set[UUID]]:
         """Yield page after page; raise DirectoryAway unless every page can be read."""
         admin = await self._client()
@@ -70,6 +91,13 @@ class SupabaseUsers:
             auto_refresh_token=False, persist_session=False, httpx_client=self._http
         )
         return AsyncClient(self._url, self._key, options).auth.admin
+
+
+def _account(user: "User") -> Account:
+    """Take what is shown; names are the user's own words, and may be of any type."""
+    names = (user.user_metadata.get(key) for key in ("full_name", "name"))
+    name = next((text for text in names if isinstance(text, str) and text), None)
+    return Account(UUID(user.id), user.email, name, user.created_at, user.last_sign_in_at)
 
 
 @contextlib.contextmanager

@@ -2,24 +2,30 @@
 
 from collections.abc import Awaitable, Callable
 
+from core import trash
 from core.erasure import Erasures
 from core.jobs import Job
 from core.local_auth import MAX_IDLE
 from core.missing_users import MissingUsers
 from core.retrieval import Retrieval
-from storage import accounts, erasure, retention
+from storage import accounts, admin, erasure, retention
+from storage.admin_access import acting_as_admin
 from storage.database import Connection, Pool
 from storage.job_runs import acting_as_janitor
 
 MINUTE, HOUR, DAY = 60, 3_600, 86_400
 ROWS_AT_ONCE = 5_000
 USERS_AT_ONCE = 500
+COUNTED_AT_ONCE = 100
 
 
 def all_jobs(
     pool: Pool, retrieval: Retrieval, erasures: Erasures, missing: MissingUsers | None
 ) -> list[Job]:
     """`missing` is None where there is no directory of users to compare with."""
+
+    async def purge_trash() -> str:
+        return f"{await trash.purge_expired(pool)} memories"
 
     async def purge_tombstones() -> str:
         return f"{await _purge_tombstones(pool)} tombstones"
@@ -34,8 +40,13 @@ def all_jobs(
     async def remove_marks() -> str:
         return f"{await _remove_marks(pool)} accounts"
 
+    async def count_memories() -> str:
+        return f"{await _count_memories(pool)} users"
+
     jobs = [
-        Job("purge_tombstones", HOUR, "Forget what was deleted over 30 days ago", purge_tombstones),
+        Job("count_memories", 15, "Count the memories of users who changed", count_memories),
+        Job("purge_trash", HOUR, "Forget what was deleted over 30 days ago", purge_trash),
+        Job("purge_tombstones", DAY, "Forget that it was, after 400 days", purge_tombstones),
         Job("purge_daily_use", DAY, "Forget the use of days over 400 days ago", purge_daily_use),
         Job("end_sessions", HOUR, "End sessions that 30 days went unused", end_sessions),
         Job("finish_erasures", 10 * MINUTE, "Finish erasing accounts", erasures.finish_all),
@@ -45,6 +56,17 @@ def all_jobs(
         what = "Report who was deleted at Supabase"
         jobs.append(Job("find_missing_users", DAY, what, missing.look))
     return jobs
+
+
+async def _count_memories(pool: Pool) -> int:
+    total, counted = 0, COUNTED_AT_ONCE
+    while counted == COUNTED_AT_ONCE:
+        async with acting_as_admin(pool) as conn:
+            counted = await admin.count_stale(conn, COUNTED_AT_ONCE)
+        total += counted
+    async with acting_as_admin(pool) as conn:
+        await admin.forget_totals_of_the_gone(conn)
+    return total
 
 
 async def _until_none(pool: Pool, purge: Callable[[Connection, int], Awaitable[int]]) -> int:

@@ -54,6 +54,7 @@ class UserCaches:
         self._patience = patience
         self._cached: OrderedDict[UUID, Cached] = OrderedDict()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="index")
+        self.hits = self.misses = 0
 
     def close(self) -> None:
         for cached in self._cached.values():
@@ -74,6 +75,9 @@ class UserCaches:
         cached = self._cached.get(user_id)
         if cached is None:
             cached = self._cached[user_id] = Cached(self._empty())
+            self.misses += 1
+        else:
+            self.hits += 1
         self._cached.move_to_end(user_id)
         return cached
 

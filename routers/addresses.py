@@ -10,7 +10,7 @@ from core import addresses
 from core.auth import User
 from core.bad_tokens import BadTokens, too_many
 from core.config import Settings
-from core.errors import Unauthorized
+from core.errors import AppError, Unauthorized
 
 COUNTERS = 16_384
 Door = Literal["sign_up", "sign_in", "admin"]
@@ -54,12 +54,25 @@ class AddressLimits:
             "admin": RateLimitItemPerMinute(settings.admin_sign_ins_per_minute),
         }
 
+    def check(self, door: Door, request: Request) -> None:
+        """Raise TooManyRequests where no try is left at this door; count none."""
+        item, counter = self._items[door], _counter_of(request)
+        if not self._limiter.limiter.test(item, door, counter):
+            raise self._refusal(door, counter)
+
     def spend(self, door: Door, request: Request) -> None:
         """Count a try at this door; raise TooManyRequests."""
-        item, counting = self._items[door], self._limiter.limiter
-        # So many counters and no more, however many addresses there are; python's hash of a text
-        # differs from process to process, so that nobody can choose whose counter to share.
-        counter = str(hash(addresses.group_of(client_address(request))) % COUNTERS)
-        if not counting.hit(item, door, counter):
-            reset_at = counting.get_window_stats(item, door, counter).reset_time
-            raise too_many(item.amount, reset_at)
+        item, counter = self._items[door], _counter_of(request)
+        if not self._limiter.limiter.hit(item, door, counter):
+            raise self._refusal(door, counter)
+
+    def _refusal(self, door: Door, counter: str) -> AppError:
+        item = self._items[door]
+        reset_at = self._limiter.limiter.get_window_stats(item, door, counter).reset_time
+        return too_many(item.amount, reset_at)
+
+
+def _counter_of(request: Request) -> str:
+    """So many counters and no more, however many addresses there are; python's hash of a text
+    differs from process to process, so that nobody can choose whose counter to share."""
+    return str(hash(addresses.group_of(client_address(request))) % COUNTERS)

@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
+from starlette.types import Receive, Scope, Send
 
 from core import errors
 from core.errors import AppError, InvalidInput, Unavailable
@@ -70,9 +71,21 @@ ASKING = (
 )
 
 
+class _FailureResponse(JSONResponse):
+    """Tells the edge its code, for the log and the metrics."""
+
+    def __init__(self, error: AppError, content: object, headers: dict[str, str]) -> None:
+        super().__init__(content, error.status, headers)
+        self._code = error.code
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["state"]["seen"].code = self._code
+        await super().__call__(scope, receive, send)
+
+
 def failure_response(error: AppError) -> JSONResponse:
     body = Failure(error=error.message, error_code=error.code, details=error.details)
-    return JSONResponse(body.model_dump(mode="json"), error.status, headers_of(error))
+    return _FailureResponse(error, body.model_dump(mode="json"), headers_of(error))
 
 
 def headers_of(error: AppError) -> dict[str, str]:
@@ -138,8 +151,8 @@ def _methods_at(request: Request) -> set[str]:
     }
 
 
-async def _database_away(_: Request, error: Exception) -> JSONResponse:
-    log.warning("database_away", error=type(error).__name__)
+async def _database_away(request: Request, error: Exception) -> JSONResponse:
+    log.warning("database_away", id=request.state.seen.id, error=type(error).__name__)
     return failure_response(Unavailable())
 
 
@@ -149,14 +162,18 @@ def describe(app: FastAPI) -> dict[str, Any]:
         document = get_openapi(
             title=app.title, version=app.version, description=app.description, routes=app.routes
         )
-        for operations in document["paths"].values():
+        for path, operations in document["paths"].items():
+            scheme = "admin key" if path.startswith("/admin") else "bearer"
             for operation in operations.values():
                 operation["responses"].pop("422", None)
                 if "401" in operation["responses"]:
-                    operation["security"] = [{"bearer": []}]
+                    operation["security"] = [{scheme: []}]
         for name in ("HTTPValidationError", "ValidationError"):
             document["components"]["schemas"].pop(name, None)
-        document["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
+        document["components"]["securitySchemes"] = {
+            "bearer": {"type": "http", "scheme": "bearer"},
+            "admin key": {"type": "apiKey", "in": "header", "name": "X-Admin-Key"},
+        }
         app.openapi_schema = document
     return app.openapi_schema
 

@@ -4,13 +4,15 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Response
 
+from core.admin_access import AdminAccess, Operator
 from core.auth import Scope, User
 from core.errors import MissingScope, SignInRequired, Unauthorized
 from core.resources import Resources
 from core.tokens import PREFIX
-from routers.addresses import verified
+from routers import admin_cookie
+from routers.addresses import client_address, verified
 
 
 async def _resources(request: Request) -> Resources:
@@ -37,6 +39,7 @@ async def identify(request: Request, token: str, scope: Scope | None = None) -> 
     resources: Resources = request.state.resources
     verifier = resources.tokens if token.startswith(PREFIX) else resources.verifier
     user = verifier.remembered(token) or await verified(request, verifier, token)
+    request.state.seen.user_id = user.id
     caller = SignedIn(user, resources)
     if scope is not None:
         demand(caller, scope)
@@ -110,3 +113,41 @@ FreeWriter = Annotated[SignedIn, Depends(_free("write"))]
 # The person, signed in: no personal token may do this.
 Owner = Annotated[SignedIn, Depends(_owner)]
 MeteredOwner = Annotated[SignedIn, Depends(_metered_owner)]
+
+
+@dataclass(frozen=True, slots=True)
+class Administration:
+    """Which operator calls, and what serves them."""
+
+    operator: Operator
+    resources: Resources
+
+
+async def operator_of(request: Request, key: str) -> Operator:
+    """Raise Unauthorized, or TooManyRequests after several wrong keys from one address."""
+    admin: AdminAccess = request.state.resources.admin
+    address = client_address(request)
+    request.state.by_address.check("admin", request)
+    try:
+        return admin.by_key(key, address)
+    except Unauthorized:
+        # Nothing is awaited before this: tries that come all at once are counted one by one.
+        request.state.by_address.spend("admin", request)
+        await admin.note_wrong_key(address)
+        raise
+
+
+async def _operating(request: Request, response: Response) -> Administration:
+    response.headers["Cache-Control"] = "no-store"
+    resources: Resources = request.state.resources
+    if (key := request.headers.get("x-admin-key")) is not None:
+        return Administration(await operator_of(request, key), resources)
+    token = admin_cookie.token_of(request)
+    if token is None:
+        raise Unauthorized("Send the admin key: X-Admin-Key: …")
+    admin_cookie.require_own_page(request)
+    operator, _ = await resources.admin.by_session(token, client_address(request))
+    return Administration(operator, resources)
+
+
+Admin = Annotated[Administration, Depends(_operating)]

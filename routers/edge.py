@@ -1,10 +1,14 @@
 """The one ASGI layer of ours around every request: host, encoding, patience, timing, log."""
 
 import asyncio
+import re
 import time
 from collections import deque
+from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import ip_address
+from random import getrandbits
+from uuid import UUID
 
 import structlog
 from starlette.exceptions import HTTPException
@@ -21,14 +25,23 @@ from core.errors import (
     UnsupportedEncoding,
     WrongHost,
 )
+from core.logs import Pseudonyms
+from core.resources import Resources
 from routers.answers import failure_response
-from routers.inputs import MOST_BODY_BYTES
+from routers.inputs import MIB, MOST_BODY_BYTES
 
 log = structlog.get_logger("request")
 
-# A body of a megabyte over a slow line takes a few seconds.
+# A body of a megabyte over a slow line takes a few seconds, an export of years an hour.
 BODY_SECONDS = 30.0
+UPLOAD_SECONDS = 3 * 3_600.0
+UPLOADS = {("POST", "/import")}
+EXPORT = "/export/full"
+# What a form adds to the file in it.
+FORM_BYTES = 64 * 1024
 API_VERSION = "x-supabase-api-version"
+REQUEST_ID = "x-request-id"
+GOOD_ID = re.compile(r"[\w-]{8,64}", re.ASCII)
 REFUSALS = (RateLimitExceeded.status, TooManyRequests.status)
 
 
@@ -51,6 +64,44 @@ class Timings:
         }
 
 
+@dataclass(slots=True)
+class Seen:
+    """What a request's log line says of it; those who learn it write it here."""
+
+    id: str
+    user_id: UUID | None = None
+    code: str | None = None
+
+
+# Headers that a page of another origin may send, and read.
+READ_BY_US = (
+    "authorization",
+    "content-type",
+    "if-match",
+    "apikey",
+    "x-client-info",
+    "x-memory",
+    "x-conversation-id",
+    "x-provider-key",
+    API_VERSION,
+    REQUEST_ID,
+    "mcp-protocol-version",
+    "mcp-method",
+    "mcp-name",
+)
+READ_BY_PAGES = (
+    "etag",
+    "retry-after",
+    "ratelimit",
+    "ratelimit-policy",
+    "x-sb-error-code",
+    "x-memory-id",
+    "x-memory-sources",
+    API_VERSION,
+    REQUEST_ID,
+)
+
+
 class Edge:
     """Its settings come with the first request, from the lifespan: making it reads none."""
 
@@ -59,15 +110,21 @@ class Edge:
         self._compressed = GZipMiddleware(app, minimum_size=1_000)
         self._guarded: ASGIApp = self._within_bounds
         self.timings = Timings()
+        self._most_upload_bytes = 0
         self._hosts: frozenset[str] | None = None
+        self._pseudonyms = Pseudonyms(None)
+        self._log = log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        if self._hosts is None:
-            self._configure(scope["state"]["resources"].settings)
-        scope["state"]["timings"] = self.timings
         start = time.perf_counter()
+        resources: Resources = scope["state"]["resources"]
+        if self._hosts is None:
+            self._configure(resources.settings)
+        host, sent_id = _host_and_id(scope)
+        seen = Seen(sent_id if GOOD_ID.fullmatch(sent_id) else f"{getrandbits(64):016x}")
+        scope["state"] = scope["state"] | {"timings": self.timings, "seen": seen}
         status = 0
         refused = False
 
@@ -76,68 +133,94 @@ class Edge:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 refused = status in REFUSALS and _says_limits(message)
+                name_it = REQUEST_ID.encode(), seen.id.encode()
+                message["headers"] = [*message.get("headers", ()), name_it]
             await send(message)
 
         try:
-            if self._hosts and not _answers_to(_header(scope, b"host"), self._hosts):
+            if self._hosts and not _answers_to(host, self._hosts):
                 await failure_response(WrongHost())(scope, receive, note_status)
             else:
                 await self._guarded(scope, receive, note_status)
         except Exception as error:
-            # Its text may quote what people wrote: only its kind is logged.
-            log.error("unforeseen_error", error=type(error).__name__)
+            resources.faults.report("unforeseen_error", error, id=seen.id, route=_route(scope))
             if not status:
-                await failure_response(AppError())(scope, receive, note_status)
+                answer = failure_response(AppError(request_id=seen.id))
+                await answer(scope, receive, note_status)
         finally:
-            took = round((time.perf_counter() - start) * 1000, 2)
-            self.timings.add(took)
-            route = getattr(scope.get("route"), "path", None)
-            traffic = scope["state"]["resources"].traffic
-            traffic.add(scope["method"], route, status, took, refused)
-            log.info("request", method=scope["method"], route=route, status=status, ms=took)
+            self._note(scope, resources, seen, status, refused, time.perf_counter() - start)
+
+    def _note(
+        self,
+        scope: Scope,
+        resources: Resources,
+        seen: Seen,
+        status: int,
+        refused: bool,
+        seconds: float,
+    ) -> None:
+        route, method = _route(scope), scope["method"]
+        self.timings.add(seconds * 1000)
+        resources.traffic.add(method, route, status, seconds * 1000, refused)
+        resources.requests.add(route, method, status, seen.code, seconds)
+        self._log.info(
+            "request",
+            id=seen.id,
+            method=method,
+            route=route,
+            status=status,
+            code=seen.code,
+            ms=round(seconds * 1000, 2),
+            user=self._pseudonyms.of(seen.user_id) if seen.user_id else None,
+        )
 
     async def _within_bounds(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
-        if refusal := _refusal(headers):
+        bounds = _Bounds(MOST_BODY_BYTES, BODY_SECONDS, BODY_SECONDS)
+        if (scope["method"], scope["path"]) in UPLOADS:
+            bounds = _Bounds(self._most_upload_bytes, UPLOAD_SECONDS, BODY_SECONDS)
+        if refusal := _refusal(headers, bounds):
             return await failure_response(refusal)(scope, receive, send)
-        # Who does not ask for gzip need not pay for the layer.
-        wants_gzip = b"gzip" in headers.get(b"accept-encoding", b"")
-        await (self._compressed if wants_gzip else self.app)(scope, _bounded(receive), send)
+        # Who does not ask for gzip need not pay for the layer, and a zip is as small as it gets.
+        wants_gzip = b"gzip" in headers.get(b"accept-encoding", b"") and scope["path"] != EXPORT
+        await (self._compressed if wants_gzip else self.app)(scope, _bounded(receive, bounds), send)
 
     def _configure(self, settings: Settings) -> None:
+        self._most_upload_bytes = settings.import_max_mb * MIB + FORM_BYTES
         at_home = not settings.uses_supabase_auth
         names = (*settings.allowed_hosts, "localhost") if at_home else settings.allowed_hosts
         self._hosts = frozenset(name.lower() for name in names)
+        # The lazy logger would look its processors up with each line.
+        self._log = log.bind()
+        if settings.log_hash_key:
+            self._pseudonyms = Pseudonyms(settings.log_hash_key.get_secret_value())
         if settings.cors_origins:
             # Around the refusals too: a page can read only what carries these headers.
             self._guarded = CORSMiddleware(
                 self._within_bounds,
                 allow_origins=settings.cors_origins,
                 allow_methods=("GET", "POST", "PUT", "PATCH", "DELETE"),
-                allow_headers=(
-                    "authorization",
-                    "content-type",
-                    "apikey",
-                    "x-client-info",
-                    "x-memory",
-                    "x-conversation-id",
-                    "x-provider-key",
-                    API_VERSION,
-                    "mcp-protocol-version",
-                    "mcp-method",
-                    "mcp-name",
-                ),
-                expose_headers=(
-                    "retry-after",
-                    "ratelimit",
-                    "ratelimit-policy",
-                    "x-sb-error-code",
-                    "x-memory-id",
-                    "x-memory-sources",
-                    API_VERSION,
-                ),
+                allow_headers=READ_BY_US,
+                expose_headers=READ_BY_PAGES,
                 max_age=600,
             )
+
+
+def _route(scope: Scope) -> str | None:
+    """The template: of a path only what we wrote ourselves."""
+    route: str | None = getattr(scope.get("route"), "path", None)
+    return route
+
+
+def _host_and_id(scope: Scope) -> tuple[str, str]:
+    """The request's host, and what the client or a proxy calls this request."""
+    host = sent_id = b""
+    for name, value in scope["headers"]:
+        if name == b"host":
+            host = host or value
+        elif name == b"x-request-id":
+            sent_id = value
+    return host.decode("latin-1"), sent_id.decode("latin-1")
 
 
 def _says_limits(start: Message) -> bool:
@@ -145,15 +228,20 @@ def _says_limits(start: Message) -> bool:
     return any(name == b"ratelimit" for name, _ in start["headers"])
 
 
-def _header(scope: Scope, name: bytes) -> str:
-    return next((value for key, value in scope["headers"] if key == name), b"").decode("latin-1")
+@dataclass(frozen=True, slots=True)
+class _Bounds:
+    """What a body may be: its size, its time, and the time in which nothing of it comes."""
+
+    bytes: int
+    seconds: float
+    silence: float
 
 
-def _refusal(headers: dict[bytes, bytes]) -> AppError | None:
+def _refusal(headers: dict[bytes, bytes], bounds: _Bounds) -> AppError | None:
     if headers.get(b"content-encoding", b"identity") != b"identity":
         return UnsupportedEncoding()
     length = headers.get(b"content-length", b"")
-    return TooLarge() if length.isdigit() and int(length) > MOST_BODY_BYTES else None
+    return TooLarge() if length.isdigit() and int(length) > bounds.bytes else None
 
 
 @lru_cache(maxsize=1_000)
@@ -173,9 +261,10 @@ def _name_of(host: str) -> str:
     return (name if colon and port.isdigit() else host).lower()
 
 
-def _bounded(receive: Receive) -> Receive:
-    """Take MOST_BODY_BYTES within BODY_SECONDS; a body without end holds memory without end."""
-    deadline = asyncio.get_running_loop().time() + BODY_SECONDS
+def _bounded(receive: Receive, bounds: _Bounds) -> Receive:
+    """Take a body within its bounds; one without end holds memory, or a connection, without end."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + bounds.seconds
     complete = False
     size = 0
 
@@ -184,12 +273,12 @@ def _bounded(receive: Receive) -> Receive:
         if complete:
             return await receive()
         try:
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout_at(min(deadline, loop.time() + bounds.silence)):
                 message = await receive()
         except TimeoutError:
             raise HTTPException(408) from None
         size += len(message.get("body", b""))
-        if size > MOST_BODY_BYTES:
+        if size > bounds.bytes:
             raise HTTPException(413)
         complete = not message.get("more_body", False)
         return message

@@ -13,14 +13,11 @@ from fastapi import Header
 from pydantic import AfterValidator, BeforeValidator, StringConstraints, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from core.capture import MOST_METADATA_BYTES, MOST_METADATA_LEVELS, MOST_SHORT, MOST_TEXT_BYTES
 from core.errors import InvalidInput
 from storage.memory_store import Filters
 
 MIB = 1024 * 1024
-MOST_TEXT_BYTES = MIB
-MOST_METADATA_BYTES = 16 * 1024
-# Far below the depth at which it could be read in and not be written out again.
-MOST_METADATA_LEVELS = 32
 # JSON may need three bytes for one of text: an emoji's 4 bytes are 12 as escapes.
 MOST_BODY_BYTES = 4 * MIB
 
@@ -98,7 +95,7 @@ def _texts(value: Any, levels: int) -> Iterator[str]:
 LongText = Annotated[str, AfterValidator(_bounded)]
 Prompt = Annotated[LongText, AfterValidator(_not_blank)]
 ShortText = Annotated[
-    str, StringConstraints(min_length=1, max_length=500), AfterValidator(storable)
+    str, StringConstraints(min_length=1, max_length=MOST_SHORT), AfterValidator(storable)
 ]
 # A site without a title yields an empty one, which is no reason to lose a turn.
 OrUnknown = BeforeValidator(lambda value: None if value == "" else value)
@@ -144,13 +141,13 @@ def make_filters(
     return Filters(provider, conversation_id, after, before)
 
 
-def cursor_of(*parts: object) -> str:
-    """Make an opaque cursor of a time, or time first, and the texts that break its ties."""
-    plain = [part.isoformat() if isinstance(part, datetime) else str(part) for part in parts]
-    return base64.urlsafe_b64encode(json.dumps(plain).encode()).decode().rstrip("=")
+def text_cursor(*parts: object) -> str:
+    """Make an opaque cursor of texts."""
+    plain = json.dumps([str(part) for part in parts])
+    return base64.urlsafe_b64encode(plain.encode()).decode().rstrip("=")
 
 
-def parts_of(cursor: str, count: int) -> tuple[datetime, list[str]]:
+def texts_of(cursor: str, count: int) -> list[str]:
     """Read a cursor back; raises InvalidInput when it is not one of ours."""
     try:
         padded = cursor.encode() + b"=" * (-len(cursor) % 4)
@@ -161,9 +158,23 @@ def parts_of(cursor: str, count: int) -> tuple[datetime, list[str]]:
             or not all(isinstance(part, str) and storable(part) == part for part in parts)
         ):
             raise ValueError
-        return _sensible_time(datetime.fromisoformat(parts[0])), parts[1:]
     except (ValueError, binascii.Error, PydanticCustomError, RecursionError) as error:
-        raise _not_a_cursor() from error
+        raise bad_cursor() from error
+    return parts
+
+
+def cursor_of(time: datetime, *parts: object) -> str:
+    """Make the cursor of a list by time, with the texts that break its ties."""
+    return text_cursor(time.isoformat(), *parts)
+
+
+def parts_of(cursor: str, count: int) -> tuple[datetime, list[str]]:
+    """Read the cursor of a list by time, of `count` parts in all."""
+    time, *parts = texts_of(cursor, count)
+    try:
+        return _sensible_time(datetime.fromisoformat(time)), parts
+    except (ValueError, PydanticCustomError) as error:
+        raise bad_cursor() from error
 
 
 def memory_cursor(cursor: str | None) -> tuple[datetime, UUID] | None:
@@ -174,9 +185,9 @@ def memory_cursor(cursor: str | None) -> tuple[datetime, UUID] | None:
     try:
         return at, UUID(text)
     except ValueError as error:
-        raise _not_a_cursor() from error
+        raise bad_cursor() from error
 
 
-def _not_a_cursor() -> InvalidInput:
+def bad_cursor() -> InvalidInput:
     fields = [{"path": "cursor", "message": "is not a cursor of this server"}]
     return InvalidInput("The cursor is not valid.", fields=fields)

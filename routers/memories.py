@@ -3,12 +3,13 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Header, Path, Query, Response
 from pydantic import BaseModel, model_validator
 from pydantic_core import PydanticCustomError
 
 from core import memories
 from core.errors import (
+    ChangedMeanwhile,
     Forbidden,
     InvalidInput,
     MissingScope,
@@ -33,6 +34,7 @@ from routers.inputs import (
 from storage import memory_store
 from storage.database import acting_as
 from storage.memory_store import Memory
+from storage.versions import Version
 
 router = APIRouter(
     prefix="/memories",
@@ -45,6 +47,10 @@ Limit = Annotated[int, Query(ge=1, le=100)]
 class Page(BaseModel):
     memories: list[Memory]
     next_cursor: str | None
+
+
+class Versions(BaseModel):
+    versions: list[Version]
 
 
 class Changes(BaseModel):
@@ -91,25 +97,66 @@ async def list_memories(
 
 
 @router.get("/{memory_id}", responses=failures(Forbidden, NotFound, *METERED))
-async def read_memory(memory_id: UUID, caller: Reader) -> Answer[Memory]:
-    return Answer(data=await memories.read(caller.resources.db, caller.user.id, memory_id))
+async def read_memory(memory_id: UUID, caller: Reader, response: Response) -> Answer[Memory]:
+    """Read a memory; its `ETag` names this state of it, for `If-Match`."""
+    memory = await memories.read(caller.resources.db, caller.user.id, memory_id)
+    return _stated(memory, response)
 
 
 @router.patch(
     "/{memory_id}",
-    responses=failures(Forbidden, NotFound, TooLarge, *METERED),
+    responses=failures(Forbidden, NotFound, ChangedMeanwhile, TooLarge, *METERED),
 )
-async def edit_memory(memory_id: UUID, changes: Changes, caller: Writer) -> Answer[Memory]:
-    """Correct a memory. Search follows at once by words and soon by meaning."""
+async def edit_memory(
+    memory_id: UUID,
+    changes: Changes,
+    caller: Writer,
+    response: Response,
+    if_match: Annotated[str | None, Header(max_length=1_000)] = None,
+) -> Answer[Memory]:
+    """Correct a memory; what it was stays a version. Search follows at once by words and soon by
+    meaning. With `If-Match`, only if it still is as it was read."""
     columns = changes.model_dump(exclude_none=True)
-    edited = await memories.edit(caller.resources.db, caller.user.id, memory_id, columns)
+    edited = await memories.edit(caller.resources.db, caller.user.id, memory_id, columns, if_match)
     if caller.resources.worker:
         caller.resources.worker.wake()
-    return Answer(data=edited)
+    return _stated(edited, response)
+
+
+def _stated(memory: Memory, response: Response) -> Answer[Memory]:
+    response.headers["ETag"] = memories.etag_of(memory)
+    return Answer(data=memory)
 
 
 @router.delete("/{memory_id}", responses=failures(Forbidden, MissingScope, NotFound))
 async def delete_memory(memory_id: UUID, caller: FreeWriter) -> Answer[None]:
-    """Delete a memory; its text is gone at once, and no retry brings it back."""
+    """Move a memory to the trash; it is gone from everywhere else at once, and no retry brings it
+    back."""
     await memories.delete(caller.resources.db, caller.user.id, memory_id)
     return Answer(data=None)
+
+
+@router.get("/{memory_id}/versions", responses=failures(Forbidden, NotFound, *METERED))
+async def list_versions(memory_id: UUID, caller: Reader) -> Answer[Versions]:
+    """List what a memory was before it was edited, the latest first."""
+    found = await memories.list_versions(caller.resources.db, caller.user.id, memory_id)
+    return Answer(data=Versions(versions=found))
+
+
+@router.post(
+    "/{memory_id}/versions/{number}/restore",
+    responses=failures(Forbidden, NotFound, *METERED),
+)
+async def restore_version(
+    memory_id: UUID,
+    number: Annotated[int, Path(ge=1, le=2**31 - 1)],
+    caller: Writer,
+    response: Response,
+) -> Answer[Memory]:
+    """Make a memory again what it was; what it is now stays a version."""
+    restored = await memories.restore_version(
+        caller.resources.db, caller.user.id, memory_id, number
+    )
+    if caller.resources.worker:
+        caller.resources.worker.wake()
+    return _stated(restored, response)

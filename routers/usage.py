@@ -1,6 +1,7 @@
 """GET /usage: what is left of the caller's tier, and what was used before."""
 
 from datetime import UTC, date, datetime, timedelta
+from uuid import UUID
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
@@ -30,6 +31,7 @@ class DayOfUse(BaseModel):
 
 
 class Usage(BaseModel):
+    user_id: UUID
     tier: str
     day: Span
     minute: Span
@@ -60,6 +62,7 @@ async def read_usage(caller: FreeCaller) -> Answer[Usage]:
     listed = [_day(used.get(day) or usage.Use(caller.user.id, day)) for day in days]
     return Answer(
         data=Usage(
+            user_id=caller.user.id,
             tier=now.tier,
             day=_span(now.day),
             minute=_span(now.minute),

@@ -178,7 +178,7 @@ async def read_many(conn: Connection, user_id: UUID, ids: Sequence[UUID]) -> lis
         user_id,
         ids,
     )
-    return [_memory(row) for row in rows]
+    return [memory_from(row) for row in rows]
 
 
 async def is_somebody_elses(conn: Connection, memory_id: UUID) -> bool:
@@ -216,7 +216,7 @@ async def page(
         *(start or (None, None)),
         limit,
     )
-    return [_memory(row) for row in rows]
+    return [memory_from(row) for row in rows]
 
 
 async def edit(
@@ -246,11 +246,14 @@ async def edit(
         number,
         *values,
     )
-    return _memory(row) if row else None
+    return memory_from(row) if row else None
 
 
 async def delete(conn: Connection, user_id: UUID, memory_id: UUID, number: int) -> bool:
-    """Blank the memory at once and leave a tombstone; say whether there was one to delete."""
+    """Blank the memory at once and leave a tombstone; say whether there was one to delete.
+
+    What is to be restorable, `versions.keep` has copied before.
+    """
     done = await conn.execute(
         """
         UPDATE memory_layer.memories
@@ -281,7 +284,6 @@ async def _forget_derived(conn: Connection, user_id: UUID, memory_id: UUID) -> N
     )
 
 
-def _memory(row: asyncpg.Record) -> Memory:
-    values = dict(row)
-    values["metadata"] = json.loads(values["metadata"])
-    return Memory(**values)
+def memory_from(row: asyncpg.Record | dict[str, Any]) -> Memory:
+    """Make a memory of a row of COLUMNS, its metadata still text."""
+    return Memory(**dict(row) | {"metadata": json.loads(row["metadata"])})

@@ -4,8 +4,9 @@ from uuid import UUID
 
 from storage.database import Connection
 
-# They stand in migration 0006 too, which binds the role to them.
-TOMBSTONE_DAYS, USE_DAYS, MARK_DAYS = 30, 400, 8
+# Migration 0006 binds the role to them too, and lets it take no tombstone of the last 30 days. A
+# tombstone is the id alone: it stays so long that no client and no old export brings it back.
+TOMBSTONE_DAYS, USE_DAYS, MARK_DAYS = 400, 400, 8
 
 
 async def users_with_old_tombstones(conn: Connection, limit: int) -> list[UUID]:

@@ -1,6 +1,7 @@
 """Requests of all replicas: how many, how they ended, and how long they took."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -26,7 +27,8 @@ class OfRoute(NamedTuple):
     buckets: list[int]
 
 
-class OfSpan(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class OfSpan:
     start: datetime
     requests: int
     errors: int

@@ -28,6 +28,7 @@ from tests.browser import browser as browser
 from tests.valkey import Valkey
 
 PASSWORD = "correct horse battery staple"
+ADMIN_KEY = "mla_the-key-of-the-operator-in-tests"
 
 
 @pytest.fixture(scope="session")
@@ -78,13 +79,15 @@ def model_dir() -> Path:
 
 
 @pytest.fixture
-def settings(database_url: str) -> Settings:
+def settings(database_url: str, tmp_path: Path) -> Settings:
     """Without an embedder: search is by words. Tests of meaning ask for the real one."""
     return Settings(
         _env_file=None,
         database_url=database_url,
+        data_dir=tmp_path,
         embedder="none",
         enterprise_per_minute=1_000_000,
+        admin_api_key=ADMIN_KEY,
         sign_ups_per_hour=1_000_000,
         sign_ins_per_minute=1_000_000,
         bad_tokens_per_minute=1_000_000,
@@ -166,6 +169,7 @@ class Server:
         self._settings = {
             "LOG_LEVEL": "warning",
             "EMBEDDER": "none",
+            "ADMIN_API_KEY": ADMIN_KEY,
             # Tests of other things save more in a minute than a person may.
             "ENTERPRISE_PER_MINUTE": "1000000",
             "ENTERPRISE_PER_DAY": "1000000",
@@ -181,11 +185,11 @@ class Server:
         self._log.seek(0)
         return self._log.read().decode()
 
-    def start(self) -> None:
+    def start(self, folder: Path = ROOT) -> None:
         inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         self.process = subprocess.Popen(
             [sys.executable, "main.py"],
-            cwd=ROOT,
+            cwd=folder,
             env=inherited | self._settings | {"PORT": str(self.port)},
             stdout=self._log,
             stderr=subprocess.STDOUT,

@@ -20,10 +20,14 @@ class Project:
         self.keys = keys
         self.url = ""
         self.users: set[UUID] = set()
+        self.emails: dict[UUID, str] = {}
+        self.tiers: dict[UUID, str] = {}
         self.away = self.forged_404 = False
         self.asked: list[str] = []
 
-    def answer(self, method: str, address: str, headers: dict[str, str]) -> tuple[int, object]:
+    def answer(
+        self, method: str, address: str, headers: dict[str, str], body: bytes
+    ) -> tuple[int, object]:
         path, _, query = address.partition("?")
         if path == "/auth/v1/.well-known/jwks.json":
             return 200, self.keys.published()
@@ -43,14 +47,17 @@ class Project:
             return 404, NOBODY
         if method == "DELETE":
             self.users.discard(user_id)
+        if method == "PUT":
+            self.tiers[user_id] = json.loads(body)["app_metadata"]["tier"]
         return 200, self.user(user_id)
 
     def user(self, user_id: UUID) -> dict[str, object]:
         return {
             "id": str(user_id),
             "aud": "authenticated",
-            "app_metadata": {},
-            "user_metadata": {},
+            "email": self.emails.get(user_id),
+            "app_metadata": {"provider": "email"},
+            "user_metadata": {"full_name": f"Name of {self.emails.get(user_id)}"},
             "created_at": "2026-01-01T00:00:00Z",
         }
 
@@ -65,9 +72,8 @@ async def project(keys: LocalKeys) -> AsyncIterator[Project]:
         method, address, _ = head.split(" ", 2)
         pairs = (line.split(": ", 1) for line in head.split("\r\n")[1:-2])
         headers = {name.lower(): value for name, value in pairs}
-        if length := int(headers.get("content-length", 0)):
-            await reader.readexactly(length)
-        status, found = served.answer(method, address, headers)
+        sent = await reader.readexactly(int(headers.get("content-length", 0)))
+        status, found = served.answer(method, address, headers, sent)
         body = json.dumps(found).encode()
         writer.write(
             b"HTTP/1.1 %d X\r\nContent-Type: application/json\r\nConnection: close\r\n"

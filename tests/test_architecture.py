@@ -1,6 +1,7 @@
 """The rules that keep the service small enough to understand in ten minutes."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 from fastapi.routing import APIRoute
 
+from core.logs import FIELDS
 from main import ROUTERS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,6 +27,8 @@ SDKS = (
     "openai",
     "anthropic",
     "supabase",
+    "postgrest",
+    "sentry_sdk",
     "mcp",
     "onnx",
     "onnxruntime",
@@ -129,6 +133,17 @@ def test_no_base_http_middleware_and_no_plain_routes():
             for call in (route.endpoint, *(d.call for d in route.dependant.dependencies)):
                 code = call.__code__
                 assert code.co_flags & 0x80, f"{call.__name__} is not async"
+
+
+def test_every_log_line_is_a_constant_and_known_fields():
+    for path in SOURCES:
+        for call in (node for node in ast.walk(tree_of(path)) if isinstance(node, ast.Call)):
+            if re.fullmatch(
+                r"(self\._)?log\.(debug|info|warning|error|critical)", ast.unparse(call.func)
+            ):
+                assert isinstance(call.args[0], ast.Constant) or path.name == "faults.py", path
+                named = {keyword.arg for keyword in call.keywords if keyword.arg}
+                assert named <= FIELDS, (path, named - FIELDS)
 
 
 def test_at_most_two_places_catch_everything():

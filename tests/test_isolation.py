@@ -25,6 +25,7 @@ from core.config import Settings
 from core.signing_keys import load_or_create_keys
 from main import create_app
 from storage.database import open_pool
+from storage.versions import MOST_VERSIONS
 from tests.conftest import PASSWORD, Headers, issue_token
 
 STEPS = 5_000
@@ -51,6 +52,13 @@ class Expected:
     captured_response: str | None = None
     chat: str | None = None
     deleted: bool = False
+    # What was edited away, newest first, and what stands in the trash.
+    versions: tuple[tuple[str | None, str | None], ...] = ()
+    trashed: "Expected | None" = None
+
+    @property
+    def purged(self) -> bool:
+        return self.deleted and self.trashed is None
 
     @property
     def words(self) -> set[str]:
@@ -72,6 +80,8 @@ class ThreePeople(RuleBasedStateMachine):
         self.headers = dict(self.signed_in)
         self.programs: dict[str, dict[str, Headers]] = {person: {} for person in PEOPLE}
         self.own: dict[str, dict[str, Expected]] = {person: {} for person in PEOPLE}
+        self.copies: dict[str, tuple[dict[str, Any], str | None]]
+        self.copies = {person: ({}, None) for person in PEOPLE}
         self.ids = [str(uuid4()) for _ in range(4)]
         self.example = "".join("bcdfghjklmnpqrtv"[int(digit, 16)] for digit in uuid4().hex[:8])
 
@@ -169,7 +179,7 @@ class ThreePeople(RuleBasedStateMachine):
         else:
             answer = self.call(person, "POST", "/save-prompt", json=body | {"id": memory_id})
             assert answer.status_code == (409 if conflict else 200 if known else 201), answer.text
-        if conflict:
+        if conflict or before.purged:
             return
         if before.captured_prompt is None:
             after = replace(before, captured_prompt=text)
@@ -188,6 +198,9 @@ class ThreePeople(RuleBasedStateMachine):
         }
         answer = self.call(person, "POST", "/save-response", json=body)
         before = self.own[person].get(memory_id, Expected())
+        if before.purged:
+            assert answer.status_code == 200
+            return
         if before.captured_response != text and (before.captured_response or before.response):
             assert answer.status_code == 409
             return
@@ -203,7 +216,11 @@ class ThreePeople(RuleBasedStateMachine):
         text = self.text(person, words)
         if answer := self.on_one(person, slot, "PATCH", json={side: text}):
             memory_id = self.ids[slot]
-            changed = replace(self.own[person][memory_id], **{side: text})
+            before = self.own[person][memory_id]
+            changed = replace(before, **{side: text})
+            if changed != before:
+                old = (before.prompt, before.response)
+                changed = replace(changed, versions=(old, *before.versions)[:MOST_VERSIONS])
             self.own[person][memory_id] = changed
             assert seen(answer.json()["data"]) == (changed.prompt, changed.response, changed.chat)
 
@@ -212,8 +229,88 @@ class ThreePeople(RuleBasedStateMachine):
         if self.on_one(person, slot, "DELETE"):
             before = self.own[person][self.ids[slot]]
             self.own[person][self.ids[slot]] = replace(
-                before, prompt=None, response=None, chat=None, deleted=True
+                before, prompt=None, response=None, chat=None, deleted=True, trashed=before
             )
+
+    def in_trash(self, person: str) -> dict[str, Expected]:
+        own = self.own[person].items()
+        return {memory_id: memory.trashed for memory_id, memory in own if memory.trashed}
+
+    @rule(person=PERSON, slot=SLOTS)
+    def restore(self, person: str, slot: int) -> None:
+        memory_id = self.ids[slot]
+        answer = self.call(person, "POST", f"/trash/{memory_id}/restore")
+        if memory_id not in self.in_trash(person):
+            assert answer.status_code == self.refusal(person, memory_id)
+            return
+        self.own[person][memory_id] = mine = self.in_trash(person)[memory_id]
+        assert seen(answer.json()["data"]) == (mine.prompt, mine.response, mine.chat)
+
+    @rule(person=PERSON, slot=SLOTS)
+    def purge(self, person: str, slot: int) -> None:
+        memory_id = self.ids[slot]
+        answer = self.call(person, "DELETE", f"/trash/{memory_id}")
+        if memory_id not in self.in_trash(person):
+            assert answer.status_code == self.refusal(person, memory_id)
+            return
+        self.own[person][memory_id] = Expected(deleted=True)
+
+    @rule(person=PERSON)
+    def empty_the_trash(self, person: str) -> None:
+        answer = self.call(person, "DELETE", "/trash")
+        assert answer.json()["data"] == {"purged": len(self.in_trash(person))}
+        self.own[person] |= dict.fromkeys(self.in_trash(person), Expected(deleted=True))
+
+    @rule(person=PERSON)
+    def list_trash(self, person: str) -> None:
+        answer = self.call(person, "GET", "/trash", params={"limit": 100}).json()["data"]
+        assert {item["memory"]["id"]: seen(item["memory"]) for item in answer["memories"]} == {
+            memory_id: (mine.prompt, mine.response, mine.chat)
+            for memory_id, mine in self.in_trash(person).items()
+        }
+
+    @rule(person=PERSON, slot=SLOTS, back=st.integers(0, 2))
+    def look_at_versions_and_restore_one(self, person: str, slot: int, back: int) -> None:
+        memory_id = self.ids[slot]
+        path = f"/memories/{memory_id}/versions"
+        answer = self.call(person, "GET", path)
+        if memory_id not in self.alive(person):
+            assert answer.status_code == self.refusal(person, memory_id)
+            answer = self.call(person, "POST", f"{path}/1/restore")
+            assert answer.status_code == self.refusal(person, memory_id)
+            return
+        before = self.own[person][memory_id]
+        listed = answer.json()["data"]["versions"]
+        assert tuple((v["prompt"], v["response"]) for v in listed) == before.versions
+        if back < len(listed):
+            prompt, response = before.versions[back]
+            answer = self.call(person, "POST", f"{path}/{listed[back]['number']}/restore")
+            texts = {"prompt": prompt or before.prompt, "response": response or before.response}
+            after = replace(before, **texts)
+            if after != before:
+                old = (before.prompt, before.response)
+                after = replace(after, versions=(old, *before.versions)[:MOST_VERSIONS])
+            self.own[person][memory_id] = after
+            assert seen(answer.json()["data"]) == (after.prompt, after.response, after.chat)
+
+    @rule(person=PERSON)
+    def synchronise(self, person: str) -> None:
+        """A copy that follows the changes page by page is what the person has."""
+        copy, cursor = self.copies[person]
+        more = True
+        while more:
+            query = {"limit": 2} | ({"cursor": cursor} if cursor else {})
+            page = self.call(person, "GET", "/sync/since", params=query).json()["data"]
+            cursor, more = page["next_cursor"], page["more"]
+            for change in page["changes"]:
+                copy.pop(change["id"], None)
+                if not change["deleted"]:
+                    copy[change["id"]] = seen(change["memory"])
+        self.copies[person] = copy, cursor
+        assert copy == {
+            memory_id: (mine.prompt, mine.response, mine.chat)
+            for memory_id, mine in self.alive(person).items()
+        }
 
     @rule(person=PERSON, slot=SLOTS)
     def read_by_tool(self, person: str, slot: int) -> None:
@@ -389,6 +486,13 @@ ATTEMPTS = {
     "GET /memories/{memory_id}": Attempt(403),
     "PATCH /memories/{memory_id}": Attempt(403, {"prompt": "bob was here"}, scope="write"),
     "DELETE /memories/{memory_id}": Attempt(403, scope="write"),
+    "GET /memories/{memory_id}/versions": Attempt(403),
+    "POST /memories/{memory_id}/versions/{number}/restore": Attempt(403, scope="write"),
+    "GET /trash": Attempt(200),
+    "DELETE /trash": Attempt(200, scope="write"),
+    "POST /trash/{memory_id}/restore": Attempt(403, scope="write"),
+    "DELETE /trash/{memory_id}": Attempt(403, scope="write"),
+    "GET /sync/since": Attempt(200),
     "GET /conversations": Attempt(200),
     "GET /conversations/{conversation_id}": Attempt(404),
     "POST /rag/query": Attempt(
@@ -398,7 +502,30 @@ ATTEMPTS = {
     "POST /v1/chat/completions": Attempt(503, {"messages": SAID}, scope="chat"),
     "GET /v1/models": Attempt(503, scope="chat"),
     "POST /v1/messages": Attempt(503, {"messages": SAID}, scope="chat"),
+    "GET /admin/api/session": Attempt(200, public=True),
+    "POST /admin/api/session": Attempt(401),
+    "DELETE /admin/api/session": Attempt(401),
+    "GET /admin/api/overview": Attempt(401),
+    "GET /admin/api/users": Attempt(401, query="?query={email}"),
+    "GET /admin/api/users/{user_id}": Attempt(401),
+    "PUT /admin/api/users/{user_id}/plan": Attempt(401, {"tier": "free"}),
+    "POST /admin/api/users/{user_id}/erase": Attempt(401, {"typed": "{email}"}),
+    "POST /admin/api/users/{user_id}/rebuild-cache": Attempt(401),
+    "GET /admin/api/limits": Attempt(401),
+    "GET /admin/api/system": Attempt(401),
+    "POST /admin/api/jobs/{name}/run": Attempt(401),
+    "POST /admin/api/missing-users/{user_id}/erase": Attempt(401, {"typed": "{user}"}),
+    "GET /admin/api/audit": Attempt(401),
+    "POST /import": Attempt(202, {"prompt": "{memory}"}, scope="write"),
+    "GET /import": Attempt(200),
+    "GET /import/{import_id}": Attempt(404),
+    "POST /import/{import_id}/cancel": Attempt(404, scope="write"),
+    "GET /export/full": Attempt(200),
+    "POST /export/full": Attempt(200, {"passphrase": "{memory}"}),
     "GET /usage": Attempt(200, scope="any"),
+    "POST /capture-health": Attempt(
+        200, {"installation": "{memory}", "version": "1.0", "days": []}, scope="write"
+    ),
     "GET /tokens": Attempt(200, scope="owner"),
     "POST /tokens": Attempt(201, {"name": "{user}", "scopes": ["read"]}, scope="owner"),
     "DELETE /tokens/{token_id}": Attempt(404, scope="owner"),
@@ -416,6 +543,7 @@ ATTEMPTS = {
     "GET /healthz": Attempt(200, public=True),
     "GET /readyz": Attempt(200, public=True),
     "GET /health": Attempt(200, public=True),
+    "GET /metrics": Attempt(200, public=True),
     "POST /auth/v1/signup": Attempt(422, {"email": "{email}", "password": PASSWORD}, public=True),
     "POST /auth/v1/token": Attempt(
         400,
@@ -461,7 +589,15 @@ async def test_no_route_gives_or_changes_what_is_anothers(
     before = await everything_of(client, alice)
     names = {"{memory}": memory["id"], "{chat}": chat, "{user}": user["id"]}
     names |= {"{memory_id}": memory["id"], "{conversation_id}": chat, "{email}": user["email"]}
-    names["{token_id}"] = token["id"]
+    names |= {"{token_id}": token["id"], "{user_id}": user["id"]}
+    names |= {
+        "{memory_id}": memory["id"],
+        "{conversation_id}": chat,
+        "{number}": "1",
+        "{import_id}": await an_import_of(client, alice) if "{import_id}" in name else "",
+        "{email}": user["email"],
+        "{token_id}": token["id"],
+    }
 
     def filled(text: str) -> str:
         for placeholder, value in names.items():
@@ -480,8 +616,13 @@ async def test_no_route_gives_or_changes_what_is_anothers(
         assert stranger.status_code == 401
 
 
+async def an_import_of(client: httpx.AsyncClient, user: Headers) -> str:
+    answer = await client.post("/import", content=b'{"prompt": ""}', headers=user)
+    return str(answer.json()["data"]["id"])
+
+
 async def everything_of(client: httpx.AsyncClient, user: Headers) -> list[Any]:
-    paths = ("/memories", "/conversations", "/tokens", "/auth/v1/user")
+    paths = ("/memories", "/trash", "/conversations", "/tokens", "/auth/v1/user")
     answers = [await client.get(path, headers=user) for path in paths]
     found = await client.post("/search", json={"query": "secret"}, headers=user)
     assert {answer.status_code for answer in (*answers, found)} == {200}

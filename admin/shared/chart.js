@@ -6,8 +6,8 @@ import { compact } from "./format.js";
 const EDGE = { top: 10, right: 4, bottom: 22, left: 40 };
 
 /**
- * Make a chart; `update(data)` draws it. `data`: {times, series: [{name, values}]}, with null for a
- * value that is missing. `kind` is "bars" (stacked) or "lines"; `label` says what is drawn, `time`
+ * Make a chart; `update(data)` draws it. `data`: {times, series: [{name, values, tone?}]}, with null
+ * for a value that is missing and "bad" or "warn" as a tone. `kind` is "bars" (stacked) or "lines"; `label` says what is drawn, `time`
  * writes a moment on the axis, `reading` writes it in full, `unit` writes a value.
  */
 export function chart({ kind = "bars", label, height = 180, time, reading = time, unit = compact }) {
@@ -35,7 +35,7 @@ export function chart({ kind = "bars", label, height = 180, time, reading = time
       box,
       el("strong", {}, reading(data.times[chosen])),
       data.series.map((one, index) =>
-        el("div", { class: "row between" }, el("span", { class: `key series-${index + 1}` }, one.name), el("span", { class: "number" }, written(one.values[chosen], unit))),
+        el("div", { class: "row between" }, el("span", { class: `key ${toneOf(one, index)}` }, one.name), el("span", { class: "number" }, written(one.values[chosen], unit))),
       ),
     );
     box.hidden = false;
@@ -80,9 +80,11 @@ export function chart({ kind = "bars", label, height = 180, time, reading = time
 }
 
 /** The legend of a chart with several series. */
-export function legend(names) {
-  return el("div", { class: "legend" }, names.map((name, index) => el("span", { class: `key series-${index + 1}` }, name)));
+export function legend(series) {
+  return el("div", { class: "legend" }, series.map((one, index) => el("span", { class: `key ${toneOf(one, index)}` }, one.name)));
 }
+
+const toneOf = (one, index) => one.tone ?? `series-${index + 1}`;
 
 const written = (value, unit) => (value === null || value === undefined ? "–" : unit(value));
 
@@ -140,7 +142,7 @@ function bars(scale, { times, series }) {
       const y = scale.y(below + value);
       const height = Math.max(scale.y(below) - y, 1);
       below += value;
-      return [svg("rect", { class: `bar series-${number + 1}`, x: scale.x(index) - width / 2, y, width, height, rx: Math.min(2, width / 3) })];
+      return [svg("rect", { class: `bar ${toneOf(one, number)}`, x: scale.x(index) - width / 2, y, width, height, rx: Math.min(2, width / 3) })];
     });
   });
 }
@@ -159,6 +161,6 @@ function lines(scale, { series }) {
       pen = "L";
       return step;
     });
-    return svg("path", { class: `line series-${number + 1}`, d: path.join("") });
+    return svg("path", { class: `line ${toneOf(one, number)}`, d: path.join("") });
   });
 }

@@ -28,6 +28,12 @@ export function since(text) {
   return step ? ago.format(Math.round(seconds / step[1]), step[0]) : "just now";
 }
 
+/** A whole number of the largest unit that fits: 15 seconds, 10 minutes, 1 day. */
+export function duration(seconds) {
+  const [name, length] = STEPS.find(([, step]) => seconds >= step && seconds % step === 0) ?? ["second", 1];
+  return plural(seconds / length, name);
+}
+
 export function milliseconds(value) {
   if (value === null || value === undefined) return "–";
   if (value >= 1000) return `${(value / 1000).toFixed(value < 10_000 ? 1 : 0)} s`;

@@ -3,7 +3,8 @@
 import { el } from "./dom.js";
 
 /**
- * `columns`: {label, cell(row), end?, hidden?}, of which the first names the row. With `href(row)`
+ * `columns`: {label, cell(row), end?, wide?, hidden?}, of which the first names the row and a
+ * wide one takes a line of its own where it is narrow. With `href(row)`
  * that first cell is a link, and a click anywhere in the row follows it.
  */
 export function table({ caption, columns, rows, href = null, empty = "Nothing here yet." }) {
@@ -14,9 +15,10 @@ export function table({ caption, columns, rows, href = null, empty = "Nothing he
   const body = rows.map((row) => {
     const link = href?.(row);
     const cells = columns.map((column, index) => {
-      const content = column.cell(row);
+      const content = column.cell(row) ?? "";
       if (index === 0) return el("th", { scope: "row" }, link ? el("a", { href: link }, content) : content);
-      const props = { class: column.end && "end number", "data-label": column.hidden ? null : column.label };
+      const kinds = [column.end && "end number", column.wide && "wide"].filter(Boolean).join(" ");
+      const props = { class: kinds || null, "data-label": column.hidden ? null : column.label };
       return el("td", props, content);
     });
     return el("tr", link ? { class: "link", on: { click: (event) => follow(event, link) } } : {}, cells);

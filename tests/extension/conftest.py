@@ -91,12 +91,18 @@ async def chrome(
         await context.close()
 
 
+class Home(Server):
+    def __init__(self, database_url: str) -> None:
+        super().__init__(DATABASE_URL=database_url)
+        self.database_url = database_url
+
+
 @pytest.fixture(scope="session")
-async def home(cluster: str) -> AsyncIterator[Server]:
+async def home(cluster: str) -> AsyncIterator[Home]:
     """One server for all tests of the extension; each test is a person of its own there."""
     name = f"test_{uuid4().hex[:10]}"
     await execute(cluster, f"CREATE DATABASE {name} TEMPLATE template")
-    server = Server(DATABASE_URL=url_of(cluster, name))
+    server = Home(url_of(cluster, name))
     server.start()
     await asyncio.to_thread(server.wait_until_ready)
     yield server
@@ -206,7 +212,7 @@ async def _new_worker(chrome: BrowserContext) -> Worker:
 
 
 @pytest.fixture
-async def fresh(chrome: BrowserContext, home: Server) -> AsyncIterator[Extension]:
+async def fresh(chrome: BrowserContext, home: Home) -> AsyncIterator[Extension]:
     """The extension as it is just after it was installed."""
     worker = await worker_of(chrome)
     own = await chrome.new_page()

@@ -130,7 +130,7 @@ async function send(text, options = {}) {
     }
     shown.textContent = decodeURIComponent(response.headers.get("x-plain"));
     state.parent = response.headers.get("x-answer-id");
-    if (!state.chat && !options.temporary) {
+    if (!site.chat() && !options.temporary) {
       state.chat = response.headers.get("x-chat");
       history.pushState(null, "", site.path(state.chat));
     }

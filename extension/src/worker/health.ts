@@ -5,7 +5,7 @@ import type { CounterName } from "../messages";
 import type { SiteId } from "../sites/site";
 import { got, note, setNote, transaction } from "./database";
 import { call } from "./server";
-import { settings } from "./settings";
+import { installation, settings } from "./settings";
 
 export const ALARM = "health";
 const KEPT_DAYS = 14;
@@ -61,7 +61,7 @@ export async function report(): Promise<void> {
       unknown_streams: counts.odd ?? 0,
     }));
   const { version } = chrome.runtime.getManifest();
-  const body = JSON.stringify({ installation: now.installation, version, days });
+  const body = JSON.stringify({ installation: await installation(), version, days });
   const { reply } = await call("POST", "/capture-health", body);
   if (reply.ours && reply.status < 300) await setNote("reported", state);
 }

@@ -9,7 +9,7 @@ import * as health from "./health";
 import { search } from "./memories";
 import * as outbox from "./outbox";
 import { Problem } from "./server";
-import { change, pauseConversation, settings } from "./settings";
+import { pauseConversation, settings } from "./settings";
 import { announce, markDomMode, pausedOn, showBadge, standingFor, tell } from "./standing";
 import { answerUi, registerOptionalSites } from "./ui";
 
@@ -43,8 +43,6 @@ async function deliver(): Promise<void> {
 }
 
 async function installed(reason: string): Promise<void> {
-  const { installation } = await settings();
-  if (!installation) await change({ installation: crypto.randomUUID() });
   if (reason === "install") await chrome.tabs.create({ url: "welcome.html" });
 }
 

@@ -35,7 +35,8 @@ export function verdict(reply: Reply, failures: number, now: number, random: num
   const until = told ?? now + pause(failures, random);
   if (!ours) return { do: "wait", until, why: "away" };
   if (code !== null && INVALID.has(code)) return { do: "bury", code, message: reply.message };
-  if (status === 401) return { do: "signIn" };
+  // A personal token that may not write is as good as none.
+  if (status === 401 || code === "MISSING_SCOPE") return { do: "signIn" };
   if (code === "RATE_LIMIT_EXCEEDED") {
     const reset = Date.parse(reply.resetAt ?? "");
     const resetAt = Number.isNaN(reset) ? until : bounded(reset, now);

@@ -50,6 +50,15 @@ export async function change(changes: Partial<Settings>): Promise<void> {
   await chrome.storage.local.set(changes);
 }
 
+/** A random name for this browser, by which the server keeps its counters apart from others'. */
+export async function installation(): Promise<string> {
+  const known = (await settings()).installation;
+  if (known) return known;
+  const made = crypto.randomUUID();
+  await change({ installation: made });
+  return made;
+}
+
 export async function pauseConversation(
   provider: Provider,
   conversationId: string,

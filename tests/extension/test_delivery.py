@@ -1,0 +1,350 @@
+"""Whatever happens to worker, server, network or session: everything arrives, and once."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import httpx
+import pytest
+from playwright.async_api import async_playwright
+
+from tests.browser import chromium
+from tests.conftest import PASSWORD, Server, until
+from tests.extension.conftest import (
+    ALL_SITES,
+    Extension,
+    Home,
+    chrome_arguments,
+    set_up,
+    whole,
+)
+from tests.extension.sites import Plan, Sites
+
+
+async def waiting(extension: Extension, count: int) -> None:
+    async def holds() -> bool:
+        return bool((await extension.status())["waiting"] == count)
+
+    await until(holds, 20)
+
+
+async def up(server: Server) -> None:
+    await asyncio.to_thread(server.wait_until_ready)
+
+
+@pytest.fixture
+async def own_server(make_server: Callable[..., Server]) -> Server:
+    """A server that a test may kill."""
+    server = make_server()
+    await up(server)
+    return server
+
+
+@pytest.fixture
+async def guest(fresh: Extension, sites: Sites, own_server: Server) -> Extension:
+    """The extension, set up for a server that a test may kill."""
+    fresh.server = own_server
+    await set_up(fresh)
+    return fresh
+
+
+async def test_a_server_that_was_away_gets_everything_once(guest: Extension, sites: Sites) -> None:
+    guest.server.kill()
+    for site in ALL_SITES:
+        await guest.say(await guest.open(site), f"Said to {site} meanwhile")
+    await waiting(guest, 8)
+    status = await guest.status()
+    assert status["why"] == "away"
+
+    guest.server.start()
+    await up(guest.server)
+    await guest.send({"type": "retryNow"})
+
+    saved = await guest.until_saved(whole(4))
+    assert {(m["prompt"], m["response"]) for m in saved} == {
+        (turn.prompt, turn.answer) for turn in sites.turns
+    }
+    assert (await guest.status())["waiting"] == 0
+
+
+async def test_nobody_needs_to_press_a_button_for_that(guest: Extension, sites: Sites) -> None:
+    guest.server.kill()
+    await guest.say(await guest.open("claude"), "Said meanwhile")
+    await waiting(guest, 2)
+    guest.server.start()
+    await up(guest.server)
+
+    await guest.until_saved(whole(1))
+
+
+async def test_a_worker_that_is_killed_leaves_nothing_behind(
+    guest: Extension, sites: Sites
+) -> None:
+    """What waits is on disk, and an alarm wakes a new worker up."""
+    guest.server.kill()
+    page = await guest.open("chatgpt")
+    await guest.say(page, "Before the worker died")
+    await waiting(guest, 2)
+    await guest.kill_worker()
+    guest.server.start()
+    await up(guest.server)
+
+    await guest.until_saved(whole(1))
+
+
+async def test_a_worker_may_die_at_any_moment(extension: Extension, sites: Sites) -> None:
+    page = await extension.open("claude")
+    for n in range(10):
+        said = asyncio.create_task(extension.say(page, f"Turn {n}"))
+        await asyncio.sleep(sites.chance.random() / 10)
+        await extension.kill_worker()
+        await said
+
+    saved = await extension.until_saved(whole(10))
+
+    assert [memory["prompt"] for memory in saved] == [f"Turn {n}" for n in range(10)]
+
+
+async def test_what_waits_outlives_the_browser(
+    built: Path,
+    sites: Sites,
+    own_server: Server,
+    tmp_path: Path,
+) -> None:
+    @asynccontextmanager
+    async def browser() -> AsyncIterator[Extension]:
+        async with async_playwright() as playwright:
+            context = await playwright.chromium.launch_persistent_context(
+                tmp_path,
+                executable_path=chromium(),
+                channel=None if chromium() else "chromium",
+                args=chrome_arguments(built, sites.port),
+            )
+            workers = context.service_workers
+            worker = workers[0] if workers else await context.wait_for_event("serviceworker")
+            own = await context.new_page()
+            await own.goto(f"chrome-extension://{worker.url.split('/')[2]}/popup.html")
+            yield Extension(context, own_server, own)
+            await context.close()
+
+    async with browser() as extension:
+        await set_up(extension)
+        headers = extension.headers
+        own_server.kill()
+        await extension.say(await extension.open("grok"), "Said before the browser closed")
+        await waiting(extension, 2)
+    own_server.start()
+    await up(own_server)
+    async with browser() as extension:
+        extension.headers = headers
+        [memory] = await extension.until_saved(whole(1))
+
+    assert memory["prompt"] == "Said before the browser closed"
+
+
+async def test_an_expired_access_token_is_renewed(
+    fresh: Extension, sites: Sites, make_server: Callable[..., Server]
+) -> None:
+    fresh.server = make_server(ACCESS_TOKEN_SECONDS="60")
+    await up(fresh.server)
+    await set_up(fresh)
+    # It is in its last 90 seconds from the beginning: every call renews it.
+    before = await session_of(fresh)
+    await fresh.say(await fresh.open("claude"), "Who am I?")
+
+    await fresh.until_saved(whole(1))
+
+    assert (await session_of(fresh))["refresh_token"] != before["refresh_token"]
+
+
+async def session_of(extension: Extension) -> Any:
+    get = "async () => JSON.parse((await chrome.storage.local.get('session')).session)"
+    return await extension.own.evaluate(get)
+
+
+async def test_a_lost_session_holds_everything_until_the_same_person_signs_in(
+    extension: Extension, sites: Sites
+) -> None:
+    async with httpx.AsyncClient(base_url=extension.server.url) as client:
+        await client.post("/auth/v1/logout", headers=extension.headers)
+    break_session = """async () => {
+      const stored = JSON.parse((await chrome.storage.local.get("session")).session);
+      const session = {...stored, access_token: "x.y.z", refresh_token: "spent"};
+      await chrome.storage.local.set({session: JSON.stringify(session)});
+    }"""
+    await extension.own.evaluate(break_session)
+    page = await extension.open("claude")
+    await extension.say(page, "Said without a session")
+    await waiting(extension, 2)
+    assert (await extension.status())["needsSignIn"] is True
+
+    other = {"email": f"{uuid4().hex[:8]}@example.com", "password": PASSWORD}
+    assert await extension.send({"type": "signUp"} | other) == {"ok": True}
+    status = await extension.status()
+    assert (status["waiting"], status["others"]) == (0, 2)
+    person = {"email": extension.email, "password": PASSWORD}
+    assert await extension.send({"type": "signIn"} | person) == {"ok": True}
+
+    async with httpx.AsyncClient(base_url=extension.server.url) as client:
+        answer = await client.post("/auth/v1/token?grant_type=password", json=person)
+        extension.headers = {"Authorization": f"Bearer {answer.json()['access_token']}"}
+        stranger = await client.post("/auth/v1/token?grant_type=password", json=other)
+    [memory] = await extension.until_saved(whole(1))
+    assert memory["prompt"] == "Said without a session"
+    extension.headers = {"Authorization": f"Bearer {stranger.json()['access_token']}"}
+    assert await extension.memories() == []
+
+
+async def test_a_personal_token_does_instead_of_a_password(
+    extension: Extension, sites: Sites
+) -> None:
+    async with httpx.AsyncClient(
+        base_url=extension.server.url, headers=extension.headers
+    ) as client:
+        body = {"name": "a browser", "scopes": ["read", "write"]}
+        made = (await client.post("/tokens", json=body)).json()["data"]
+        assert await extension.send({"type": "signOut"}) == {"ok": True}
+        wrong = await extension.send({"type": "useToken", "token": "ml_nobodys"})
+        assert "refuses" in wrong["problem"]
+        assert await extension.send({"type": "useToken", "token": made["token"]}) == {"ok": True}
+        page = await extension.open("gemini")
+        await extension.say(page, "Said with a token")
+        await extension.until_saved(whole(1))
+
+        await client.delete(f"/tokens/{made['about']['id']}")
+        await asyncio.sleep(5)
+    await extension.say(page, "Said after the token was revoked")
+    await waiting(extension, 2)
+    assert (await extension.status())["needsSignIn"] is True
+
+
+async def test_a_spent_day_is_held_until_it_is_reset(
+    fresh: Extension, sites: Sites, make_server: Callable[..., Server]
+) -> None:
+    fresh.server = make_server(DEFAULT_TIER="free", FREE_PER_DAY="1")
+    await up(fresh.server)
+    await set_up(fresh)
+    await fresh.say(await fresh.open("claude"), "One too many")
+    await waiting(fresh, 1)
+
+    async def held() -> bool:
+        status = await fresh.status()
+        return status["why"] == "quota" and status["until"] is not None
+
+    await until(held, 10)
+    assert (await fresh.status())["dead"] == []
+
+
+async def test_only_what_the_server_calls_invalid_is_set_aside_and_shown(
+    extension: Extension, sites: Sites, cluster: str
+) -> None:
+    sites.plan("Too long", Plan(answer="x" * (1024 * 1024 + 1)))
+    page = await extension.open("claude")
+    await extension.say(page, "Too long")
+    await extension.say(page, "Fine")
+
+    async def buried() -> bool:
+        return bool((await extension.status())["dead"])
+
+    await until(buried, 20)
+    [dead] = (await extension.status())["dead"]
+    assert (dead["code"], dead["label"]) == ("TOO_LARGE", "Too long")
+    assert len(dead["text"]) == 1024 * 1024 + 1
+    saved = await extension.until_saved(lambda found: len(found) == 2)
+    assert {memory["prompt"] for memory in saved} == {"Too long", "Fine"}
+    here = (await extension.status(page))["here"]
+    assert (here["saved"], here["all"]) == (1, 2)
+
+    await extension.send({"type": "discardDead", "key": dead["key"]})
+    assert (await extension.status())["dead"] == []
+
+
+async def test_the_page_of_a_cafe_is_not_taken_for_an_acknowledgement(
+    guest: Extension, sites: Sites
+) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        page = b"<h1>Welcome to our Wi-Fi</h1>"
+        head = b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\nconnection: close\r\n"
+        writer.write(head + f"content-length: {len(page)}\r\n\r\n".encode() + page)
+        await writer.drain()
+        writer.close()
+
+    guest.server.kill()
+    cafe = await asyncio.start_server(answer, "127.0.0.1", guest.server.port)
+    await guest.say(await guest.open("claude"), "Said in a café")
+    await waiting(guest, 2)
+    cafe.close()
+    await cafe.wait_closed()
+    guest.server.start()
+    await up(guest.server)
+    await guest.send({"type": "retryNow"})
+
+    await guest.until_saved(whole(1))
+
+
+async def test_undo_deletes_the_last_memory_and_nothing_brings_it_back(
+    extension: Extension, sites: Sites
+) -> None:
+    page = await extension.open("claude")
+    await extension.say(page, "Keep this")
+    await extension.say(page, "Not this")
+    await extension.until_saved(whole(2))
+    await waiting(extension, 0)
+    last = (await extension.status())["last"]
+    assert last["label"] == "Not this"
+
+    assert await extension.send({"type": "undo", "key": last["key"]}) == {"ok": True}
+
+    assert [memory["prompt"] for memory in await extension.memories()] == ["Keep this"]
+    assert (await extension.status())["last"]["label"] == "Keep this"
+
+
+async def test_without_an_agreement_nothing_is_kept_anywhere(
+    fresh: Extension, sites: Sites
+) -> None:
+    await fresh.send({"type": "useServer", "server": fresh.server.url})
+    person = {"email": fresh.email, "password": PASSWORD}
+    assert await fresh.send({"type": "signUp"} | person) == {"ok": True}
+    page = await fresh.open("chatgpt")
+    await fresh.say(page, "Not agreed")
+    await fresh.send({"type": "agree", "sites": ["claude"]})
+    await fresh.say(page, "Not to this site")
+    await page.wait_for_timeout(500)
+
+    counts = """async () => {
+      const opening = indexedDB.open("memory-layer");
+      const opened = new Promise((done) => (opening.onsuccess = () => done(opening.result)));
+      const database = await opened;
+      const count = async (name) => {
+        const asked = database.transaction(name).objectStore(name).count();
+        return new Promise((done) => (asked.onsuccess = () => done(asked.result)));
+      };
+      const counted = [await count("turns"), await count("bodies")];
+      database.close();
+      return counted;
+    }"""
+    assert await fresh.own.evaluate(counts) == [0, 0]
+
+
+async def test_the_operator_sees_how_well_the_sites_are_read(
+    extension: Extension, sites: Sites, home: Home
+) -> None:
+    await extension.say(await extension.open("gemini"), "Count me")
+    await extension.until_saved(whole(1))
+    await extension.own.evaluate("chrome.alarms.create('health', {when: Date.now()})")
+    database = await asyncpg.connect(home.database_url)
+    me = (await extension.status())["account"]
+    query = """SELECT h.site, h.network, h.dom, h.missed FROM memory_layer.capture_health h
+                 JOIN memory_layer_auth.users u ON u.id = h.user_id WHERE u.email = $1"""
+
+    async def told() -> bool:
+        return bool(await database.fetch(query, me))
+
+    await until(told, 20)
+    assert [tuple(row) for row in await database.fetch(query, me)] == [("gemini", 1, 0, 0)]
+    await database.close()
