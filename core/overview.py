@@ -132,7 +132,6 @@ async def system(resources: Resources, timings: Timings, version: str) -> System
         index_budget_bytes=resources.settings.index_memory_mb * 1024 * 1024,
         jobs=await resources.jobs.list_runs(),
         missing_users=await missing.list() if missing else [],
-        capture=capture,
         health=await examine(resources, timings),
     )
 

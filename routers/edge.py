@@ -105,6 +105,9 @@ class Seen:
     code: str | None = None
 
 
+# Headers that a page of another origin may send, and read.
+
+
 class Edge:
     """Its settings come with the first request, from the lifespan: making it reads none."""
 
