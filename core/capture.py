@@ -8,6 +8,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from core.errors import Conflict
+from core.injection import MARK, without_blocks
 from storage.memory_store import Key, Row, Status
 
 UNKNOWN_PROVIDER = "unknown"
@@ -56,8 +57,10 @@ def merge(row: Row | None, capture: Capture) -> Row | None:
     """Return the row that the capture makes of `row`, or None where it changes nothing.
 
     Raises Conflict when the id holds another content. A deleted memory only notes the capture's
-    hash: its text is never stored again.
+    hash: its text is never stored again. Memories that we put into a prompt are not captured.
     """
+    if MARK in capture.text:
+        capture = replace(capture, text=without_blocks(capture.text))
     captured = text_hash(capture.text)
     if row is None:
         return _with_text(_with_facts(_new_row(capture), capture), capture, captured)

@@ -6,9 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import (
     AliasChoices,
+    BaseModel,
     BeforeValidator,
+    ConfigDict,
     Field,
     SecretStr,
+    StringConstraints,
     ValidationError,
     field_validator,
     model_validator,
@@ -19,6 +22,8 @@ from core.addresses import Network, networks
 from core.admin_keys import hash_of
 
 ROOT = Path(__file__).resolve().parent.parent
+OPENAI_URL = "https://api.openai.com/v1"
+ANTHROPIC_URL = "https://api.anthropic.com"
 VERSION = "0.1.0"
 SHORTEST_ADMIN_KEY = 24
 
@@ -35,6 +40,19 @@ def complaints(error: ValidationError) -> list[str]:
 
 class SettingsError(ValueError):
     """A setting that would make the service start wrongly; the text is for the operator."""
+
+
+class ProviderSettings(BaseModel):
+    """A model provider of the operator's choice that speaks OpenAI's protocol."""
+
+    model_config = ConfigDict(frozen=True)
+
+    base_url: str = Field(pattern=r"^https?://[^\s@]+$")
+    api_key: SecretStr | None = None
+    model: str | None = None
+
+
+ProviderName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,49}$")]
 
 
 def _default_data_dir() -> Path:
@@ -59,6 +77,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_file=ROOT / ".env",
+        env_nested_delimiter="__",
         extra="ignore",
         frozen=True,
         populate_by_name=True,
@@ -93,8 +112,17 @@ class Settings(BaseSettings):
 
     embedder: str = "local"
     openai_api_key: SecretStr | None = None
-    openai_base_url: str = "https://api.openai.com/v1"
+    openai_base_url: str = OPENAI_URL
     embedding_batch: int = Field(64, ge=1, le=512)
+
+    anthropic_api_key: SecretStr | None = None
+    anthropic_base_url: str = ANTHROPIC_URL
+    providers: dict[ProviderName, ProviderSettings] = Field(default_factory=dict)
+    chat_model: str | None = Field(None, pattern=r"^[a-z0-9][a-z0-9_.-]*:.+$")
+    memory_tokens: int = Field(2_000, ge=200, le=100_000)
+    provider_connect_seconds: float = Field(5, gt=0, le=60)
+    provider_silence_seconds: float = Field(60, gt=0, le=600)
+    provider_total_seconds: float = Field(600, gt=0, le=3_600)
 
     free_per_day: int = Field(100, ge=0)
     free_per_minute: int = Field(120, ge=0)
@@ -102,6 +130,9 @@ class Settings(BaseSettings):
     pro_per_minute: int = Field(300, ge=0)
     enterprise_per_day: int = Field(50_000, ge=0)
     enterprise_per_minute: int = Field(1_200, ge=0)
+    free_tokens_per_day: int = Field(0, ge=0)
+    pro_tokens_per_day: int = Field(0, ge=0)
+    enterprise_tokens_per_day: int = Field(0, ge=0)
     default_tier: Literal["free", "pro", "enterprise"] | None = None
     replicas: int = Field(1, ge=1)
 
@@ -115,8 +146,8 @@ class Settings(BaseSettings):
 
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
-    vector_backend: Literal["faiss", "pgvector"] = "faiss"
     import_max_mb: int = Field(2_048, ge=1)
+    vector_backend: Literal["faiss", "pgvector"] = "faiss"
     index_memory_mb: int = Field(256, ge=1)
     index_load_ms: int = Field(300, ge=0, le=60_000)
 

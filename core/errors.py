@@ -92,6 +92,36 @@ class Unavailable(AppError):
     retry_after = 2
 
 
+class NoChatProvider(AppError):
+    status, code = 503, "NO_CHAT_PROVIDER"
+    message = "This server has no key for a model provider; send one of yours as X-Provider-Key."
+
+
+class ProviderFailed(AppError):
+    """`told` is the provider's own refusal, which protocols of its kind pass on as it is.
+
+    `passing`: another try may succeed.
+    """
+
+    status, code, message = 502, "PROVIDER_FAILED", "The model provider failed."
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        told: tuple[int, bytes] | None = None,
+        passing: bool = False,
+        **details: object,
+    ) -> None:
+        super().__init__(message, **details)
+        self.told = told
+        self.passing = passing
+
+
+class ProviderTooSlow(ProviderFailed):
+    status, code, message = 504, "PROVIDER_TOO_SLOW", "The model provider did not answer in time."
+
+
 class TooSlow(AppError):
     status, code, message = 408, "TOO_SLOW", "The request's body did not arrive in time."
 
@@ -99,6 +129,11 @@ class TooSlow(AppError):
 class RateLimitExceeded(AppError):
     status, code = 403, "RATE_LIMIT_EXCEEDED"
     message = "Today's requests are spent; the day ends at midnight UTC."
+
+
+class TokensSpent(AppError):
+    status, code = 403, "TOKENS_SPENT"
+    message = "Today's tokens of this server's model providers are spent; use a key of your own."
 
 
 class TooManyRequests(AppError):

@@ -44,6 +44,14 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Providers:
+    """The model providers that are set up; those that are `down` are spared for a while."""
+
+    state: State
+    providers: dict[str, State]
+
+
+@dataclass(frozen=True, slots=True)
 class Index:
     users: int
     bytes: int
@@ -57,6 +65,7 @@ class Health:
     database: Database
     embedding: Embedding
     limits: Limits
+    chat: Providers
     index: Index
     saves_waiting: int
     process_memory_mb: float
@@ -68,18 +77,27 @@ async def examine(resources: Resources, timings: Timings) -> Health:
     embedding = await _embedding(resources, database.state)
     caches = resources.retrieval.caches
     limits = Limits(resources.limiter.state)
-    parts = (database.state, embedding.state, limits.redis)
+    chat = _providers(resources)
+    parts = (database.state, embedding.state, limits.redis, chat.state)
     status: State = "down" if database.state == "down" else "degraded"
     return Health(
         status="ok" if set(parts) <= {"ok", "off"} else status,
         database=database,
         embedding=embedding,
         limits=limits,
+        chat=chat,
         index=Index(len(caches.users), caches.nbytes),
         saves_waiting=resources.saves.depth,
         process_memory_mb=round(psutil.Process().memory_info().rss / 2**20, 1),
         recent_ms=timings.percentiles(),
     )
+
+
+def _providers(resources: Resources) -> Providers:
+    states: dict[str, State]
+    states = {name: "ok" if ok else "down" for name, ok in resources.providers.states.items()}
+    state: State = "degraded" if "down" in states.values() else "ok"
+    return Providers(state if states else "off", states)
 
 
 async def _database(resources: Resources) -> Database:

@@ -146,6 +146,8 @@ def _setting(name: str, value: object) -> Setting:
         return Setting(label, "set" if value else "not set", True)
     if isinstance(value, tuple):
         return Setting(label, ", ".join(map(str, value)), False)
+    if isinstance(value, bool):
+        return Setting(label, "yes" if value else "no", False)
     text = "" if value is None else str(value)
     # An address may carry a name and a password.
     return Setting(label, text.rpartition("@")[2] if "://" in text else text, False)

@@ -9,8 +9,8 @@ from uuid import UUID
 
 import structlog
 
-from core.errors import AppError, RateLimitExceeded, TooManyRequests
-from core.plans import Account, Plan, Plans
+from core.errors import AppError, RateLimitExceeded, TokensSpent, TooManyRequests
+from core.plans import Account, Plan, Plans, tokens_of
 from storage.counters import (
     ALLOWED,
     DAY,
@@ -34,7 +34,7 @@ PROBE = Ask(UUID(int=0), per_minute=1_000, per_day=1_000_000_000, day=0, used=0)
 class SharedCounters(Protocol):
     async def spend(self, ask: Ask) -> Count: ...
 
-    async def forget(self, user_id: UUID) -> None: ...
+    async def forget(self, user_id: UUID | str) -> None: ...
 
 
 class Breaker:
@@ -72,11 +72,13 @@ class Window(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """What is left of a user's tier."""
+    """What is left of a user's tier; `tokens` is None where no budget of them holds."""
 
     tier: str
     day: Window
     minute: Window
+    tokens_today: int = 0
+    tokens: Window | None = None
 
 
 class RateLimiter:
@@ -102,7 +104,7 @@ class RateLimiter:
     async def spend(self, user_id: UUID) -> None:
         """Take one request of the user's; raise RateLimitExceeded or TooManyRequests."""
         account = await self._plans.find(user_id)
-        count = await self._count(account, 1)
+        count = await self._count(account.ask())
         if count.verdict != ALLOWED:
             self._plans.note(account, count, 0)
             window = "day" if count.verdict == DAY_SPENT else "minute"
@@ -113,14 +115,36 @@ class RateLimiter:
     async def standing(self, user_id: UUID) -> Standing:
         """Look, and spend nothing."""
         account = await self._plans.find(user_id)
-        return standing(account.plan, await self._count(account, 0))
+        now = standing(account.plan, await self._count(account.ask(0)))
+        tokens = _tokens(account, await self._count(account.ask_tokens(0)))
+        return now._replace(tokens_today=tokens.used, tokens=tokens if tokens.limit else None)
+
+    async def promise_tokens(self, user_id: UUID, tokens: int, at_least: int) -> None:
+        """Set tokens aside for a call, or raise TokensSpent where `at_least` are not left.
+
+        `settle_tokens` must follow. A budget is overdrawn by a reply's length at most.
+        """
+        account = await self._plans.find(user_id)
+        if account.plan.tokens_per_day:
+            window = _tokens(account, await self._count(account.ask_tokens(0)))
+            if window.used + account.promised + at_least >= window.limit:
+                raise _tokens_spent(account.plan, window)
+        account.promised += tokens
+
+    async def settle_tokens(self, user_id: UUID, promised: int, spent: int) -> None:
+        account = await self._plans.find(user_id)
+        account.promised = max(account.promised - promised, 0)
+        if spent:
+            count = await self._count(account.ask_tokens(spent))
+            self._plans.note_tokens(account, count, spent)
 
     async def forget(self, user_id: UUID) -> None:
         """What cannot be reached in Redis now expires by midnight UTC."""
         self._plans.forget(user_id)
-        self._local.forget(user_id)
-        if self._remote is not None:
-            await self._remote.forget(user_id)
+        for key in (user_id, tokens_of(user_id)):
+            self._local.forget(key)
+            if self._remote is not None:
+                await self._remote.forget(key)
 
     async def run(self) -> None:
         """While Redis is away, ask for it in the background: no request waits for the answer."""
@@ -129,8 +153,7 @@ class RateLimiter:
             if self._breaker.is_open:
                 await self._try(self._remote, PROBE)
 
-    async def _count(self, account: Account, cost: int) -> Count:
-        ask = account.ask(cost)
+    async def _count(self, ask: Ask) -> Count:
         if self._remote is None or self._breaker.is_open:
             return self._local.spend(ask)
         here = self._count_here_too(ask) if self._both_until else None
@@ -163,6 +186,21 @@ def standing(plan: Plan, count: Count) -> Standing:
     free_at = count.free_at if count.used_in_minute else count.now
     day = _window(plan.per_day, count.used_today, midnight)
     return Standing(plan.tier, day, _window(plan.per_minute, count.used_in_minute, free_at))
+
+
+def _tokens(account: Account, count: Count) -> Window:
+    return _window(account.plan.tokens_per_day, count.used_today, (count.now // DAY + 1) * DAY)
+
+
+def _tokens_spent(plan: Plan, window: Window) -> TokensSpent:
+    error = TokensSpent(
+        tier=plan.tier,
+        limit=window.limit,
+        remaining=window.remaining,
+        reset_at=window.reset_at.isoformat(),
+    )
+    error.retry_after = max(int((window.reset_at - datetime.now(UTC)).total_seconds()) + 1, 1)
+    return error
 
 
 def _window(limit: int, used: int, reset_at: int) -> Window:

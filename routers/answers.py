@@ -7,6 +7,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
+from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
@@ -34,7 +35,7 @@ class Failure(BaseModel):
     details: dict[str, Any] = {}
 
 
-_BY_STATUS: dict[int, type[AppError]] = {
+BY_STATUS: dict[int, type[AppError]] = {
     400: errors.InvalidInput,
     401: errors.Unauthorized,
     403: errors.Forbidden,
@@ -58,6 +59,17 @@ def failures(*kinds: type[AppError]) -> dict[int | str, dict[str, Any]]:
 
 
 METERED = (errors.MissingScope, errors.RateLimitExceeded, errors.TooManyRequests)
+# What may go wrong where a model is asked.
+ASKING = (
+    errors.InvalidInput,
+    errors.Unauthorized,
+    errors.TokensSpent,
+    errors.ProviderFailed,
+    errors.ProviderTooSlow,
+    errors.NoChatProvider,
+    errors.Unavailable,
+    *METERED,
+)
 
 
 class _FailureResponse(JSONResponse):
@@ -74,12 +86,16 @@ class _FailureResponse(JSONResponse):
 
 def failure_response(error: AppError) -> JSONResponse:
     body = Failure(error=error.message, error_code=error.code, details=error.details)
+    return _FailureResponse(error, body.model_dump(mode="json"), headers_of(error))
+
+
+def headers_of(error: AppError) -> dict[str, str]:
     headers = dict(error.headers)
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return _FailureResponse(error, body.model_dump(mode="json"), headers)
+    return headers
 
 
 async def _app_error(_: Request, error: Exception) -> JSONResponse:
@@ -115,7 +131,7 @@ def _printable(text: str) -> str:
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    kind = _BY_STATUS.get(error.status_code, AppError)
+    kind = BY_STATUS.get(error.status_code, AppError)
     if error.status_code == 400:
         return failure_response(InvalidInput("The body is not valid JSON."))
     response = failure_response(kind())
@@ -127,12 +143,12 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
 
 def _methods_at(request: Request) -> set[str]:
     """Of all routes at this address; Starlette names those of the first one only."""
-    routes = (route for route in request.app.routes if isinstance(route, Route))
+    routes = (context.original_route for context in iter_route_contexts(request.app.routes))
     return {
         method
         for route in routes
-        if route.methods and route.matches(request.scope)[0] is not Match.NONE
-        for method in route.methods
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE
+        for method in route.methods or ()
     }
 
 

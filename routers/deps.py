@@ -40,9 +40,16 @@ async def identify(request: Request, token: str, scope: Scope | None = None) -> 
     verifier = resources.tokens if token.startswith(PREFIX) else resources.verifier
     user = verifier.remembered(token) or await verified(request, verifier, token)
     request.state.seen.user_id = user.id
-    if scope is not None and scope not in user.scopes:
+    caller = SignedIn(user, resources)
+    if scope is not None:
+        demand(caller, scope)
+    return caller
+
+
+def demand(caller: SignedIn, scope: Scope) -> None:
+    """Raise MissingScope for a personal token that was not given it."""
+    if scope not in caller.user.scopes:
         raise MissingScope(f"This token lacks the scope {scope}.", scope=scope)
-    return SignedIn(user, resources)
 
 
 def bearer_of(request: Request) -> str:
@@ -84,10 +91,19 @@ async def _metered_owner(request: Request) -> SignedIn:
     return caller
 
 
+async def _metered_client(request: Request) -> SignedIn:
+    """Anthropic's clients may send their key in a header of its own."""
+    token = request.headers.get("x-api-key") or bearer_of(request)
+    caller = await identify(request, token, "chat")
+    await caller.resources.limiter.spend(caller.user.id)
+    return caller
+
+
 # Metered: each request is spent of its user's tier. Who signed in has every scope.
 Reader = Annotated[SignedIn, Depends(_metered("read"))]
 Writer = Annotated[SignedIn, Depends(_metered("write"))]
 Chatter = Annotated[SignedIn, Depends(_metered("chat"))]
+ProviderClient = Annotated[SignedIn, Depends(_metered_client)]
 
 # Free of charge; FreeCaller needs no scope.
 FreeCaller = Annotated[SignedIn, Depends(_free(None))]

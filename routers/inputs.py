@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
 
+from fastapi import Header
 from pydantic import AfterValidator, BeforeValidator, StringConstraints, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
@@ -103,11 +104,24 @@ MaybeText = Annotated[
     OrUnknown,
     WithJsonSchema({"anyOf": [{"type": "string", "maxLength": 500}, {"type": "null"}]}),
 ]
+Question = Annotated[
+    str, StringConstraints(max_length=20_000), AfterValidator(storable), AfterValidator(_not_blank)
+]
 Url = Annotated[str, StringConstraints(max_length=2_000), AfterValidator(storable)]
 Provider = Annotated[
     str,
     StringConstraints(
         to_lower=True, strip_whitespace=True, min_length=1, max_length=50, pattern=r"^[\w.:/ -]+$"
+    ),
+]
+# A header: it is used for this one call, and neither kept nor logged.
+ProviderKey = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=512,
+        pattern=r"^[\x21-\x7e]+$",
+        description="A key of your own for the model provider; it is used for this request alone.",
     ),
 ]
 Time = Annotated[datetime, BeforeValidator(_text), AfterValidator(_sensible_time)]

@@ -54,7 +54,7 @@ class Tool:
             input_schema=self._asked.model_json_schema(),
             output_schema=self._answer.json_schema(mode="serialization"),
             annotations=ToolAnnotations(
-                read_only_hint=scope == "read", destructive_hint=False, open_world_hint=False
+                read_only_hint=scope != "write", destructive_hint=False, open_world_hint=False
             ),
         )
 
@@ -86,6 +86,7 @@ TOOLS = {
         Tool(mcp_tools.get_memory, "read"),
         Tool(mcp_tools.list_conversations, "read"),
         Tool(mcp_tools.save_memory, "write"),
+        Tool(mcp_tools.ask_memory, "chat"),
     )
 }
 Context = ServerRequestContext[Any, Any]
@@ -98,8 +99,11 @@ def _caller(ctx: Context) -> SignedIn:
 
 
 async def _list(ctx: Context, _: PaginatedRequestParams | None) -> ListToolsResult:
-    """Only what the caller's token may do."""
-    scopes = _caller(ctx).user.scopes
+    """Only what the caller's token may do, and of models only where there is one."""
+    caller = _caller(ctx)
+    scopes = set(caller.user.scopes)
+    if not caller.resources.providers.states:
+        scopes.discard("chat")
     return ListToolsResult(tools=[t.listed for t in TOOLS.values() if t.scope in scopes])
 
 

@@ -7,13 +7,22 @@ from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 
-from core import memories
+from core import memories, rag
 from core.capture import Capture
 from core.hits import Hit
 from routers import conversations
 from routers.conversations import Conversations
-from routers.deps import SignedIn
-from routers.inputs import LongText, Prompt, Provider, ShortText, Time, make_filters, storable
+from routers.deps import SignedIn, demand
+from routers.inputs import (
+    LongText,
+    Prompt,
+    Provider,
+    Question,
+    ShortText,
+    Time,
+    make_filters,
+    storable,
+)
 from storage.ids import uuid7
 
 EXCERPT = 600  # characters of each side of a memory that was found
@@ -187,3 +196,22 @@ async def save_memory(caller: SignedIn, asked: SaveMemory) -> Saved:
         )
         await caller.resources.saves.save(response)
     return Saved(memory_id, saved.created)
+
+
+class AskMemory(BaseModel):
+    question: Question = Field(description="The question, in any language.")
+    limit: int = Field(8, ge=1, le=20, description="How many memories at most to draw on.")
+    provider: Provider | None = Field(None, description="Only chats with this assistant.")
+    conversation_id: ShortText | None = Field(None, description="Only this conversation.")
+    after: Time | None = Field(None, description="Only from this time on (ISO 8601).")
+    before: Time | None = Field(None, description="Only before this time (ISO 8601).")
+
+
+async def ask_memory(caller: SignedIn, asked: AskMemory) -> rag.Answered:
+    """Have a question answered from the person's memories alone, by a model of the server's.
+
+    The answer names its sources as [n]. To reason about memories yourself, use search_memories."""
+    demand(caller, "read")
+    filters = make_filters(asked.provider, asked.conversation_id, asked.after, asked.before)
+    question = rag.Question(caller.user.id, asked.question, asked.limit, filters)
+    return await rag.answer(caller.resources, question)

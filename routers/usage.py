@@ -4,7 +4,7 @@ from datetime import UTC, date, datetime, timedelta
 from uuid import UUID
 
 from fastapi import APIRouter
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from core.errors import Unauthorized, Unavailable
 from core.rate_limiter import Window
@@ -27,6 +27,7 @@ class Span(BaseModel):
 class DayOfUse(BaseModel):
     day: date
     requests: int
+    tokens: int = Field(description="Of the operator's keys for model providers.")
 
 
 class Usage(BaseModel):
@@ -34,7 +35,12 @@ class Usage(BaseModel):
     tier: str
     day: Span
     minute: Span
+    tokens: Span | None = Field(description="Null where no budget of tokens holds.")
     days: list[DayOfUse]
+
+
+def _day(use: usage.Use) -> DayOfUse:
+    return DayOfUse(day=use.day, requests=use.requests, tokens=use.tokens)
 
 
 def _span(window: Window) -> Span:
@@ -51,14 +57,16 @@ async def read_usage(caller: FreeCaller) -> Answer[Usage]:
     today = datetime.now(UTC).date()
     days = [today - timedelta(days=n) for n in reversed(range(DAYS))]
     async with acting_as(caller.resources.db, caller.user.id) as conn:
-        used = await usage.by_day(conn, caller.user.id, days[0]) | {today: now.day.used}
-    listed = [DayOfUse(day=day, requests=used.get(day, 0)) for day in days]
+        used = await usage.by_day(conn, caller.user.id, days[0])
+    used[today] = usage.Use(caller.user.id, today, now.day.used, tokens=now.tokens_today)
+    listed = [_day(used.get(day) or usage.Use(caller.user.id, day)) for day in days]
     return Answer(
         data=Usage(
             user_id=caller.user.id,
             tier=now.tier,
             day=_span(now.day),
             minute=_span(now.minute),
+            tokens=_span(now.tokens) if now.tokens else None,
             days=listed,
         )
     )

@@ -1,4 +1,4 @@
-"""Counting requests: a sliding minute and a UTC day, as one Lua script and as its twin here."""
+"""Counting what users spend: a sliding minute and a UTC day, as one Lua script and its twin."""
 
 import time
 from array import array
@@ -13,6 +13,7 @@ from uuid import UUID
 MINUTE = 60_000_000
 DAY = 86_400_000_000
 ALLOWED, DAY_SPENT, TOO_FAST = 0, 1, 2
+NO_MINUTE = -1
 MOST_USERS = 50_000
 
 
@@ -20,7 +21,7 @@ class Ask(NamedTuple):
     """One request of a user, or of what else is counted. `used` is what is known elsewhere of `day`
     (days since the epoch).
 
-    A `cost` of 0 looks and spends nothing.
+    A `cost` of 0 looks and spends nothing. Where only the day counts `per_minute` is NO_MINUTE.
     """
 
     user_id: UUID | str
@@ -57,7 +58,7 @@ LUA = """
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local today = math.floor(now / 86400000000)
-local per_minute, per_day = tonumber(ARGV[1]), tonumber(ARGV[2])
+local per_minute, per_day, cost = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[5])
 local used = tonumber(redis.call('GET', KEYS[2]) or 0)
 if tonumber(ARGV[3]) == today then used = math.max(used, tonumber(ARGV[4])) end
 local oldest = redis.call('LINDEX', KEYS[1], 0)
@@ -67,15 +68,18 @@ while oldest and tonumber(oldest) <= now - 60000000 do
 end
 local recent = redis.call('LLEN', KEYS[1])
 local verdict = 0
-if used >= per_day then
+if cost > 0 and used + cost > per_day then
     verdict = 1
-elseif recent >= per_minute then
+elseif per_minute >= 0 and recent >= per_minute then
     verdict = 2
-elseif ARGV[5] ~= '0' then
-    used, recent = used + 1, recent + 1
-    redis.call('SET', KEYS[2], used, 'PXAT', (today + 1) * 86400000 - 1)
-    redis.call('RPUSH', KEYS[1], string.format('%.0f', now))
-    redis.call('PEXPIRE', KEYS[1], 60000)
+elseif cost > 0 then
+    used = used + cost
+    redis.call('SET', KEYS[2], string.format('%.0f', used), 'PXAT', (today + 1) * 86400000 - 1)
+    if per_minute >= 0 then
+        recent = recent + 1
+        redis.call('RPUSH', KEYS[1], string.format('%.0f', now))
+        redis.call('PEXPIRE', KEYS[1], 60000)
+    end
 end
 local leaving = redis.call('LINDEX', KEYS[1], math.max(recent - per_minute, 0)) or now
 return {verdict, used, recent, leaving + 60000000, now}
@@ -118,7 +122,7 @@ class LocalCounters:
         stay, or a shared counter that comes and goes would give a new minute each time."""
         self._time += 1
 
-    def forget(self, user_id: UUID) -> None:
+    def forget(self, user_id: UUID | str) -> None:
         self._users.pop(user_id, None)
 
     def spend(self, ask: Ask) -> Count:
@@ -128,20 +132,21 @@ class LocalCounters:
         if log:
             # Times to come are left by a clock that was set back.
             del log[: len(log) if log[-1] > now else bisect_right(log, now - MINUTE)]
-        per_minute, per_day = ask.per_minute, ask.per_day
+        per_minute, per_day, cost = ask.per_minute, ask.per_day, ask.cost
         if self._shares > 1:
             per_minute = -(-per_minute // self._shares)
             per_day = use.before - (use.before - per_day) // self._shares
         recent = len(log)
         verdict = ALLOWED
-        if use.used >= per_day:
+        if cost > 0 and use.used + cost > per_day:
             verdict = DAY_SPENT
-        elif recent >= per_minute:
+        elif recent >= per_minute >= 0:
             verdict = TOO_FAST
-        elif ask.cost:
-            use.used += 1
-            recent += 1
-            log.append(now)
+        elif cost > 0:
+            use.used += cost
+            if per_minute >= 0:
+                recent += 1
+                log.append(now)
         next_out = recent - per_minute if recent > per_minute else 0
         leaving = log[next_out] if next_out < recent else now
         return Count(verdict, use.used, recent, leaving + MINUTE, now)

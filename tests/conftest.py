@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import asyncpg
@@ -270,6 +271,27 @@ async def live_server(make_server: Callable[..., Server]) -> str:
     server = make_server()
     await asyncio.to_thread(server.wait_until_ready)
     return server.url
+
+
+@pytest.fixture(scope="module")
+async def module_app(cluster: str) -> AsyncIterator[Any]:
+    """An app with model providers for all tests of a file, each with people of its own."""
+    from tests.answering import answering_app  # which builds on what stands here
+
+    async with answering_app(cluster) as app:
+        yield app
+
+
+@pytest.fixture
+def app(module_app: Any) -> Any:
+    module_app.models.forget()
+    return module_app
+
+
+@pytest.fixture
+def asked(app: Any) -> Any:
+    """Whom to ask, the models behind, and somebody new who asks."""
+    return app.client, app.models, app.person()
 
 
 async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 60) -> None:

@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from core.config import Settings
 from core.plans import Plans
 from core.rate_limiter import RateLimiter
-from storage.counters import Ask, LocalCounters
+from storage.counters import NO_MINUTE, Ask, LocalCounters
 from storage.database import acting_as, open_pool
 from storage.redis_counters import SECONDS, RedisCounters
 from tests.conftest import app_client, sign_up, until
@@ -132,7 +132,7 @@ async def test_looking_at_ones_usage_and_deleting_cost_nothing(settings, countin
         frees = datetime.fromisoformat(now["minute"]["reset_at"])
         assert timedelta(0) < frees - datetime.now(UTC) <= timedelta(seconds=60)
         assert len(now["days"]) == 30
-        assert now["days"][-1] == {"day": str(datetime.now(UTC).date()), "requests": 2}
+        assert now["days"][-1] == {"day": str(datetime.now(UTC).date()), "requests": 2, "tokens": 0}
 
 
 async def test_a_bad_token_spends_nothing_and_is_401(settings, counting):
@@ -434,7 +434,8 @@ def test_users_who_were_not_seen_for_long_are_forgotten():
     assert counters.spend(others[1]).used_today == 2
 
 
-ASKS = st.lists(st.tuples(st.integers(0, 1), st.booleans()), max_size=40)
+COSTS = st.sampled_from([("requests", 0), ("requests", 1), ("tokens", 0), ("tokens", 3)])
+ASKS = st.lists(st.tuples(st.integers(0, 1), COSTS), max_size=40)
 
 
 @hypothesis_settings(max_examples=40, deadline=None)
@@ -448,8 +449,10 @@ def test_the_twin_decides_as_the_script_does(one_valkey, asks, per_minute, per_d
         remote, local = RedisCounters(one_valkey.url), LocalCounters(clock=lambda: now)
         users = uuid4(), uuid4()
         today = int(datetime.now(UTC).timestamp() // 86_400)
-        for who, spends in asks:
-            one = Ask(users[who], per_minute, per_day, today, used, int(spends))
+        for who, (of, cost) in asks:
+            minute = per_minute if of == "requests" else NO_MINUTE
+            key = users[who] if of == "requests" else f"{users[who]}:tokens"
+            one = Ask(key, minute, per_day, today, used, cost)
             expected = await remote.spend(one)
             now = expected.now
             assert local.spend(one) == expected

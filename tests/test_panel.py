@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import zipfile
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -274,6 +275,18 @@ async def test_a_limit_that_makes_no_sense_is_refused_where_it_was_typed(page, s
     await expect(page.get_by_role("dialog")).to_have_count(0)
 
 
+async def test_the_memories_of_a_user_are_exported_to_a_file(page, service, alice, tmp_path):
+    await open_user(page, service, alice)
+
+    async with page.expect_download() as started:
+        await page.get_by_role("link", name="Export").click()
+
+    file = tmp_path / "export.zip"
+    await (await started.value).save_as(file)
+    with zipfile.ZipFile(file) as archive:
+        assert "walrus" in archive.read("memories.jsonl").decode()
+
+
 async def test_an_account_is_deleted_only_after_its_address_was_typed(page, service, alice):
     await open_user(page, service, alice)
     await page.get_by_role("button", name="Delete…").click()
@@ -398,7 +411,7 @@ async def test_no_text_of_a_hundred_attacks_runs_as_script(page, service):
     )
     await service.database.executemany(
         """
-        INSERT INTO memory_layer.admin_audit (actor, address, action, subject, details)
+        INSERT INTO memory_layer.admin_audit (actor, address, action, user_id, details)
         VALUES ($2, $2, $2, $1, jsonb_build_object($2::text, $2::text))
         """,
         list(zip(ids, PAYLOADS, strict=True)),
