@@ -1,6 +1,7 @@
 // A page without a browser: what the tap would report goes in, what would be saved comes out.
 
-import { Turns, type World } from "../src/content/turns";
+import type { World } from "../src/content/turn";
+import { Turns } from "../src/content/turns";
 import type { AnswerNews, PromptNews } from "../src/messages";
 import type { Site } from "../src/sites/site";
 

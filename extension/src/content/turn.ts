@@ -2,8 +2,16 @@
 
 import { wellFormed } from "../ids";
 import { withoutContext } from "../marker";
-import type { Facts, TurnNews } from "../messages";
-import { emptyAnswer, type Answer, type Prompt, type Reader, type Site } from "../sites/site";
+import type { AnswerNews, CounterName, Facts, PromptNews, TurnNews } from "../messages";
+import {
+  emptyAnswer,
+  type Answer,
+  type Endpoint,
+  type Prompt,
+  type Reader,
+  type Site,
+  type SiteRequest,
+} from "../sites/site";
 
 export type Phase = "streaming" | "waiting" | "done";
 
@@ -29,6 +37,24 @@ export interface Turn {
   said: string;
   saidName: string | undefined;
   promptSaid: boolean;
+}
+
+export interface World {
+  now(): number;
+  page(): URL;
+  newKey(): string;
+  isPaused(conversationId: string | undefined): boolean;
+  send(news: PromptNews | AnswerNews): void;
+  count(counter: CounterName, detail?: string): void;
+}
+
+export interface Stream {
+  endpoint: Endpoint;
+  request: SiteRequest;
+  turn: Turn | undefined;
+  decoder: TextDecoder;
+  whole: string;
+  status: number;
 }
 
 export function conversationOf(turn: Turn): string | undefined {

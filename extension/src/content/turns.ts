@@ -1,11 +1,10 @@
 // The turns of one page: what the tap reports becomes prompts and answers to be saved. It knows
 // no document and no chrome.*, so that all of it runs in Node too.
 
-import type { AnswerNews, CounterName, OpenTurn, PromptNews, Tapped } from "../messages";
+import type { OpenTurn, Tapped } from "../messages";
 import {
   endpointFor,
   type Continued,
-  type Endpoint,
   type History,
   type Prompt,
   type Site,
@@ -23,31 +22,15 @@ import {
   silentReader,
   textOf,
   type Phase,
+  type Stream,
   type Turn,
+  type World,
 } from "./turn";
-
-export interface World {
-  now(): number;
-  page(): URL;
-  newKey(): string;
-  isPaused(conversationId: string | undefined): boolean;
-  send(news: PromptNews | AnswerNews): void;
-  count(counter: CounterName, detail?: string): void;
-}
 
 const CHECKPOINT_MS = 3_000;
 /** A title may come right after the end of an answer. */
 const TITLE_MS = 1_000;
 const GIVE_UP_MS = 15 * 60_000;
-
-interface Stream {
-  endpoint: Endpoint;
-  request: SiteRequest;
-  turn: Turn | undefined;
-  decoder: TextDecoder;
-  whole: string;
-  status: number;
-}
 
 export class Turns {
   /** When a request with a prompt was last read, also one that is not to be saved. */
