@@ -6,7 +6,6 @@ import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
 from uuid import UUID
 
 import httpx
@@ -35,20 +34,13 @@ from core.request_metrics import RequestMetrics
 from core.retrieval import Retrieval
 from core.save_queue import SaveQueue
 from core.signing_keys import load_or_create_keys
-from core.supabase_users import supabase_users
+from core.supabase_users import SupabaseUsers, supabase_users
 from core.tokens import ApiTokens
 from core.traffic import Traffic
 from core.upkeep import all_jobs
 from storage.counters import LocalCounters
 from storage.database import DATABASE_AWAY, Pool, open_pool
 from storage.migrate import migrate
-
-
-class Past(NamedTuple):
-    """A person's past, brought in and taken away."""
-
-    imports: ImportJobs
-    exports: Exports
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +57,11 @@ class Resources:
     worker: EmbeddingWorker | None
     saves: SaveQueue
     retrieval: Retrieval
-    past: Past
     faults: Faults
     requests: RequestMetrics
     pulse: Pulse
+    imports: ImportJobs
+    exports: Exports
     traffic: Traffic
     admin: AdminAccess
     directory: Directory
@@ -98,8 +91,7 @@ async def open_resources(
         forget = _forgetting(verifier, tokens, limiter, retrieval)
         project = supabase_users(settings, http)
         erasures = Erasures(db, forget, local_auth, project)
-        missing_users = MissingUsers(db, project, erasures) if project else None
-        jobs = await _jobs(db, retrieval, erasures, missing_users, stack)
+        missing_users, jobs = await _upkeep(db, retrieval, project, erasures, stack)
         worker, saves = await _saving(db, embedder, stack)
         _spare_the_collector()
         yield Resources(
@@ -115,7 +107,8 @@ async def open_resources(
             worker=worker,
             saves=saves,
             retrieval=retrieval,
-            past=await _past(settings, db, url, stack),
+            imports=await _imports(ImportJobs(db, url, settings), stack),
+            exports=Exports(db),
             traffic=await _traffic(db, stack),
             erasures=erasures,
             faults=reporter,
@@ -256,10 +249,9 @@ def _spare_the_collector() -> None:
     gc.set_threshold(100_000, 50, 1_000)
 
 
-async def _past(settings: Settings, db: Pool, url: str, stack: AsyncExitStack) -> Past:
-    imports = ImportJobs(db, url, settings)
-    await stack.enter_async_context(_running("imports", imports.run))
-    return Past(imports, Exports(db))
+async def _imports(jobs: ImportJobs, stack: AsyncExitStack) -> ImportJobs:
+    await stack.enter_async_context(_running("imports", jobs.run))
+    return jobs
 
 
 def _forgetting(
@@ -274,17 +266,18 @@ def _forgetting(
     return forget
 
 
-async def _jobs(
+async def _upkeep(
     db: Pool,
     retrieval: Retrieval,
+    project: SupabaseUsers | None,
     erasures: Erasures,
-    missing_users: MissingUsers | None,
     stack: AsyncExitStack,
-) -> Jobs:
+) -> tuple[MissingUsers | None, Jobs]:
+    missing_users = MissingUsers(db, project, erasures) if project else None
     jobs = Jobs(db, all_jobs(db, retrieval, erasures, missing_users))
     await stack.enter_async_context(_running("erasures", erasures.run))
     await stack.enter_async_context(_running("jobs", jobs.run))
-    return jobs
+    return missing_users, jobs
 
 
 @asynccontextmanager

@@ -44,9 +44,9 @@ def all_jobs(
         return f"{await _count_memories(pool)} users"
 
     jobs = [
+        Job("count_memories", 15, "Count the memories of users who changed", count_memories),
         Job("purge_trash", HOUR, "Forget what was deleted over 30 days ago", purge_trash),
         Job("purge_tombstones", DAY, "Forget that it was, after 400 days", purge_tombstones),
-        Job("count_memories", 15, "Count the memories of users who changed", count_memories),
         Job("purge_daily_use", DAY, "Forget the use of days over 400 days ago", purge_daily_use),
         Job("end_sessions", HOUR, "End sessions that 30 days went unused", end_sessions),
         Job("finish_erasures", 10 * MINUTE, "Finish erasing accounts", erasures.finish_all),

@@ -24,6 +24,7 @@ from tests.test_replicas import found, save, two_replicas
 CANARY = "kumquat7361"
 # What belongs to nobody. A table that is not named here must have a column `user_id`.
 IMPERSONAL = {
+    "admin_audit",
     "admin_sessions",
     "job_runs",
     "schema_migrations",

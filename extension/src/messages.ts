@@ -176,4 +176,4 @@ export interface Status {
 
 export type Outcome = { ok: true } | { problem: string };
 export type FoundAnswer = { found: Found[] } | { problem: string };
-export type AskAnswer = { answer: string; sources: Found[] } | { problem: string };
+export type AskAnswer = { answer: string | null; sources: Found[] } | { problem: string };

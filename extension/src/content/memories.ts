@@ -17,7 +17,7 @@ const STYLE = `
 .button, .card { position: fixed; z-index: 2147483000; font: 14px/1.4 system-ui, sans-serif; }
 .button { width: 30px; height: 30px; border-radius: 15px; border: 1px solid #8886; padding: 0;
   background: #fff; color: #3b3f9e; font-weight: 700; cursor: pointer; }
-.card { width: min(360px, calc(100vw - 24px)); max-height: min(420px, 70vh); overflow: auto;
+.card { width: min(360px, calc(100vw - 24px)); overflow: auto;
   box-sizing: border-box; padding: 12px; border-radius: 12px; border: 1px solid #8886;
   background: #fff; color: #1c1d22; box-shadow: 0 8px 30px #0004; }
 h2 { font-size: 14px; margin: 0 0 8px; }
@@ -29,6 +29,7 @@ li button:hover { background: #6b70d81f; }
 small { display: block; opacity: .75; }
 mark { background: #ffe08a; color: #1c1d22; border-radius: 3px; }
 button:focus-visible { outline: 2px solid #6b70d8; outline-offset: 1px; }
+.card:focus { outline: none; }
 [hidden] { display: none; }
 @media (prefers-color-scheme: dark) {
   .button { background: #26272e; color: #b9bcff; }
@@ -126,11 +127,18 @@ export class MemoriesButton {
     const rect = box?.getBoundingClientRect();
     this.#button.hidden = !rect || rect.width === 0;
     if (!rect) return;
-    const right = Math.max(12, innerWidth - rect.right);
+    const right = `${Math.max(12, innerWidth - rect.right)}px`;
     const top = Math.max(8, rect.top - 40);
-    Object.assign(this.#button.style, { right: `${right}px`, top: `${top}px` });
-    const above = Math.max(8, innerHeight - top + 8);
-    Object.assign(this.#card.style, { right: `${right}px`, bottom: `${above}px` });
+    Object.assign(this.#button.style, { right, top: `${top}px` });
+    // The list opens to where there is more room, and never covers the prompt box.
+    const below = innerHeight - rect.bottom;
+    const room = Math.max(top, below) - 20;
+    Object.assign(this.#card.style, {
+      right,
+      maxHeight: `${Math.max(120, Math.min(420, room))}px`,
+      top: below > top ? `${rect.bottom + 8}px` : "auto",
+      bottom: below > top ? "auto" : `${innerHeight - top + 8}px`,
+    });
   }
 
   async #search(draft: string): Promise<void> {

@@ -11,6 +11,7 @@ let asked = 0;
 function say(text: string, isProblem = false): void {
   $("status").textContent = text;
   $("status").className = isProblem ? "problem" : "soft";
+  scrollTo(0, 0);
 }
 
 function filters(): SearchFilters {
@@ -57,9 +58,14 @@ async function ask(): Promise<void> {
   if (!question) return query.focus();
   const answer = await run("Thinking…", () => send<AskAnswer>({ type: "ask", question }));
   if (!answer || !("answer" in answer)) return;
-  say(answer.sources.length === 0 ? "No memory was near enough to be a source." : "Sources:");
+  const none = answer.sources.length === 0;
+  say(
+    answer.answer === null
+      ? `This server has no model to answer with. ${none ? "No memory matches." : "These memories match:"}`
+      : none ? "No memory was near enough to be a source." : "Sources:",
+  );
   $("answer").textContent = answer.answer;
-  $("answer").hidden = false;
+  $("answer").hidden = answer.answer === null;
   $("back").hidden = true;
   results = answer.sources;
   $("results").replaceChildren(...results.map((memory, n) => item(memory, n + 1)));
@@ -98,7 +104,8 @@ async function open(memory: Found): Promise<void> {
   $("back").hidden = false;
   const turns = whole.found.map((one) => turn(one));
   $("results").replaceChildren(...turns);
-  turns[whole.found.findIndex(({ id }) => id === memory.id)]?.scrollIntoView();
+  const place = whole.found.findIndex(({ id }) => id === memory.id);
+  if (place > 0) turns[place]?.scrollIntoView();
 }
 
 function turn(memory: Found): HTMLElement {

@@ -83,6 +83,10 @@ function sayHere(status: Status): Said {
   }
   const actions = [action("Pause this conversation", pause(true)), off];
   const detail = counted(here.saved, here.all);
+  if (status.dead.length > 0) {
+    const state = `Saving on ${site.name}, with ${status.dead.length} not accepted`;
+    return { kind: "warn", state, detail, actions };
+  }
   if (here.domMode || !here.tapped) {
     const state = `${site.name} has changed: saving what the page shows`;
     return { kind: "warn", state, detail, actions };

@@ -40,6 +40,7 @@ async function refresh(): Promise<void> {
     // Before the agreement the boxes are a proposal of the user's, not a setting.
     if (status.agreed) $<HTMLInputElement>(`site-${site.id}`).checked = site.on;
   }
+  $<HTMLButtonElement>("agree").disabled = chosen().length === 0;
   showState(signedIn);
 }
 
@@ -58,7 +59,7 @@ function showState(signedIn: boolean): void {
 
 function makeSites(): void {
   for (const { id, name } of SITES) {
-    const box = el("input", { type: "checkbox", id: `site-${id}`, checked: id !== "xgrok" });
+    const box = el("input", { type: "checkbox", id: `site-${id}` });
     box.addEventListener("change", () => void toggle(id, box));
     const note = id === "xgrok" ? " (asks for permission on x.com)" : "";
     $("sites").append(el("label", { className: "check" }, box, name + note));
@@ -72,6 +73,10 @@ async function toggle(id: SiteId, box: HTMLInputElement): Promise<void> {
   }
   if (status.agreed) await send({ type: "setSite", site: id, on: box.checked });
   await refresh();
+}
+
+function chosen(): SiteId[] {
+  return SITES.map(({ id }) => id).filter((id) => $<HTMLInputElement>(`site-${id}`).checked);
 }
 
 /** The permission for exactly one host; the one at home comes with the extension. */
@@ -149,8 +154,7 @@ $("incognito").addEventListener("change", () => {
   void send({ type: "setIncognito", on: $<HTMLInputElement>("incognito").checked }).then(refresh);
 });
 $("agree").addEventListener("click", () => {
-  const chosen = SITES.filter(({ id }) => $<HTMLInputElement>(`site-${id}`).checked);
-  void send({ type: "agree", sites: chosen.map(({ id }) => id) }).then(refresh);
+  void send({ type: "agree", sites: chosen() }).then(refresh);
 });
 $("withdraw").addEventListener("click", () => void send({ type: "withdraw" }).then(refresh));
 

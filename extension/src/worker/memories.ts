@@ -4,6 +4,14 @@ import { at, listAt, nameAt, textAt } from "../sites/json";
 import type { Found, SearchFilters } from "../messages";
 import { data } from "./server";
 
+const THINKING_MS = 180_000;
+
+/** Without a provider of models there is no answer, but sources. */
+export interface Asked {
+  answer: string | null;
+  sources: Found[];
+}
+
 export async function search(
   query: string,
   limit: number,
@@ -27,10 +35,15 @@ export async function conversation(provider: string, id: string): Promise<Found[
   return listAt(page, "memories").map((one) => memory(one));
 }
 
-export async function ask(question: string): Promise<{ answer: string; sources: Found[] }> {
-  const said = await data("POST", "/rag/query", { question });
-  const sources = listAt(said, "sources").map((source) => memory(at(source, "memory") ?? source));
-  return { answer: textAt(said, "answer") ?? "", sources };
+/** As a stream, since a model may think for longer than Chrome lets a worker wait in silence. */
+export async function ask(question: string): Promise<Asked> {
+  const body = { question: question.slice(0, 20_000), stream: true };
+  const said = await data("POST", "/rag/query", body, THINKING_MS);
+  const events = Array.isArray(said) ? said : [said];
+  const answer = events.map((event) => textAt(event, "answer") ?? "").join("");
+  const told = events.map((event) => textAt(event, "text") ?? "").join("");
+  const sources = events.flatMap((event) => listAt(event, "sources")).map((one) => memory(one));
+  return { answer: answer || told || null, sources };
 }
 
 function memory(raw: unknown): Found {
