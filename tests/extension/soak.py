@@ -32,6 +32,7 @@ from tests.extension.conftest import (
 from tests.extension.sites import Plan, Sites, serve
 
 TURNS_A_CHAT = 12
+SHOWN = ("waiting", "others", "why", "needsSignIn", "full", "dead")
 ALPHABET = [
     "plain text ",
     "Ümläüt ",
@@ -54,6 +55,7 @@ class Soak:
     left: int
     asked: dict[str, str] = field(default_factory=dict)
     faults: Counter[str] = field(default_factory=Counter)
+    status: dict[str, Any] = field(default_factory=dict)
 
     def words(self, most: int) -> str:
         count = self.chance.randint(1, most)
@@ -84,7 +86,7 @@ class Soak:
 
     async def page_is_done(self, page: Page) -> None:
         """A person closes a tab when it has come to rest, and so has handed over everything."""
-        await page.wait_for_timeout(1_500)
+        await page.wait_for_timeout(5_000)
         self.extension.pages.remove(page)
         await page.close()
 
@@ -152,6 +154,7 @@ async def settled(soak: Soak) -> list[dict[str, Any]]:
     end = time.monotonic() + 180
     while time.monotonic() < end:
         status = await soak.extension.send({"type": "retryNow"}) and await soak.extension.status()
+        soak.status = {name: status[name] for name in SHOWN} if status else {}
         saved = await soak.extension.memories()
         complete = sum(memory["status"] == "complete" for memory in saved)
         if status and status["waiting"] == 0 and complete >= len(soak.asked):
@@ -172,6 +175,7 @@ def report(soak: Soak, saved: list[dict[str, Any]], turns: int, seed: int, took:
     ]
     foreign = [prompt for prompt in by_prompt if prompt not in soak.asked]
     print(f"seed {seed}: {turns} turns in {took:.0f} s, {dict(soak.faults)}")
+    print(f"outbox: {soak.status}")
     print(f"saved {len(saved)}, lost {len(lost)}, doubled {len(doubled)}, altered {len(other)}")
     for kind, prompts in (("lost", lost), ("doubled", doubled), ("altered", other)):
         for prompt in prompts[:5]:

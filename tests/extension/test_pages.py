@@ -1,14 +1,16 @@
 """Set-up, popup and side panel, as their user meets them."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from playwright.async_api import Page, expect
 
-from tests.conftest import PASSWORD, until
+from tests.conftest import PASSWORD, Server, until
 from tests.extension.conftest import Extension, set_up, whole
 from tests.extension.sites import Plan, Sites
+from tests.model_server import model_server
 
 
 async def popup_beside(extension: Extension, page: Page) -> Page:
@@ -123,6 +125,50 @@ async def test_the_panel_finds_filters_and_reads(walruses: Extension) -> None:
     await expect(panel.locator(".turn").first).to_contain_text("Very warm.")
     await panel.get_by_role("button", name="Back to the results").click()
     await expect(results).to_have_count(1)
+
+
+async def ask(extension: Extension, question: str) -> Page:
+    panel = await extension.own_page("panel")
+    await panel.get_by_role("searchbox").fill(question)
+    await panel.get_by_role("button", name="Ask").click()
+    return panel
+
+
+async def test_a_question_is_answered_with_its_sources(
+    fresh: Extension, sites: Sites, make_server: Callable[..., Server]
+) -> None:
+    async with model_server() as models:
+        models.reply = ["On ", "ice [1]."]
+        fresh.server = make_server(
+            OPENAI_API_KEY="sk-operator",
+            OPENAI_BASE_URL=models.openai_url,
+            CHAT_MODEL="openai:walrus-1",
+        )
+        await asyncio.to_thread(fresh.server.wait_until_ready)
+        await set_up(fresh)
+        sites.plan("Where does the walrus sleep?", Plan(answer="On ice."))
+        await fresh.say(await fresh.open("claude"), "Where does the walrus sleep?")
+        await fresh.until_saved(whole(1))
+
+        panel = await ask(fresh, "walrus sleep")
+
+        await expect(panel.locator("#status")).to_have_text("Sources:", timeout=20_000)
+        await expect(panel.locator("#answer")).to_have_text("On ice [1].")
+        source = panel.locator("#results > li")
+        await expect(source).to_contain_text("[1] Claude")
+        models.fail_next("status", 3, status=500)
+        await panel.get_by_role("button", name="Ask").click()
+        await expect(panel.locator("#status")).to_contain_text("provider", timeout=20_000)
+
+
+async def test_without_a_model_the_panel_says_so_and_shows_what_matches(
+    walruses: Extension,
+) -> None:
+    panel = await ask(walruses, "walrus")
+
+    await expect(panel.locator("#status")).to_contain_text("This server has no model")
+    await expect(panel.locator("#results > li")).to_have_count(2)
+    await expect(panel.locator("#answer")).to_be_hidden()
 
 
 async def test_the_popups_search_opens_in_the_panel(walruses: Extension) -> None:

@@ -89,7 +89,7 @@ class Content {
 
   async #introduce(): Promise<void> {
     for (let pause = 100; isAlive(); pause = Math.min(2 * pause, 5_000)) {
-      const answer = await ask<HelloAnswer>({ type: "hello" }).catch(() => undefined);
+      const answer = await ask<HelloAnswer>({ type: "hello" }, 2_500).catch(() => undefined);
       if (answer) {
         this.#setStanding(answer.standing, answer.paused);
         if (answer.standing === "saving") this.#turns.adopt(answer.open);

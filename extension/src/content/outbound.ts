@@ -3,21 +3,22 @@
 
 import type { FromPage } from "../messages";
 
-const ANSWER_MS = 15_000;
+/** A worker that is ended in the middle never answers; to tell it twice is harmless. */
+const ANSWER_MS = 2_500;
 const LONGEST_PAUSE_MS = 10_000;
 
 export class Outbound {
-  #waiting: FromPage[] = [];
-  #sending = false;
+  #waiting = new Set<FromPage>();
   #orphaned: () => void;
 
   constructor(orphaned: () => void) {
     this.#orphaned = orphaned;
   }
 
+  /** Messages do not wait for one another: one that hangs must not hold up the others. */
   send(message: FromPage): void {
-    this.#waiting.push(message);
-    if (!this.#sending) void this.#sendAll();
+    this.#waiting.add(message);
+    void this.#handOver(message);
   }
 
   /** The page is going away: hand over everything, without waiting for any word. */
@@ -25,22 +26,14 @@ export class Outbound {
     for (const message of this.#waiting) chrome.runtime?.sendMessage(message).catch(() => {});
   }
 
-  async #sendAll(): Promise<void> {
-    this.#sending = true;
-    for (let pause = 200; this.#waiting.length > 0; ) {
-      const taken = await ask(this.#waiting[0]!).catch(() => undefined);
-      if (taken !== undefined) {
-        this.#waiting.shift();
-        pause = 200;
-      } else if (!isAlive()) {
-        this.#orphaned();
-        break;
-      } else {
-        await new Promise((done) => setTimeout(done, pause));
-        pause = Math.min(pause * 2, LONGEST_PAUSE_MS);
-      }
+  async #handOver(message: FromPage): Promise<void> {
+    for (let pause = 100; ; pause = Math.min(2 * pause, LONGEST_PAUSE_MS)) {
+      const taken = await ask(message, ANSWER_MS).catch(() => undefined);
+      if (taken !== undefined) break;
+      if (!isAlive()) return this.#orphaned();
+      await new Promise((done) => setTimeout(done, pause));
     }
-    this.#sending = false;
+    this.#waiting.delete(message);
   }
 }
 
@@ -49,10 +42,10 @@ export function isAlive(): boolean {
   return chrome.runtime?.id !== undefined;
 }
 
-export async function ask<T>(message: FromPage): Promise<T> {
+export async function ask<T>(message: FromPage, patience = 15_000): Promise<T> {
   let timer: ReturnType<typeof setTimeout>;
   const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error("no answer")), ANSWER_MS);
+    timer = setTimeout(() => reject(new Error("no answer")), patience);
   });
   const answer = chrome.runtime.sendMessage<FromPage, T>(message);
   return Promise.race([answer, late]).finally(() => clearTimeout(timer));
