@@ -62,14 +62,15 @@ async def cpu_us(app: Callable, resources: Resources, requests: int) -> float:
     async def receive() -> dict:
         return {"type": "http.request", "body": b"", "more_body": False}
 
-    async def send(_: dict) -> None:
-        return None
+    async def send(message: dict) -> None:
+        assert message.get("status", 201) == 201
 
     start = time.process_time()
     for _ in range(requests):
         scope = {
             "type": "http",
             "method": "POST",
+            "path": "/save-prompt",
             "headers": HEADERS,
             "state": {"resources": resources},
         }

@@ -1,6 +1,6 @@
 """What the operator reads and does: users, their plans, and the numbers of the service."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Literal
@@ -164,6 +164,14 @@ async def change_plan(
         await _note(conn, operator, "plan_changed", user_id, changes)
     tier = plan.tier or resources.settings.newcomers_tier
     return await resources.directory.mirror_tier(user_id, tier)
+
+
+async def export(resources: Resources, operator: Operator, user_id: UUID) -> AsyncIterator[bytes]:
+    """Return a zip of all memories as it is made; read as that user, and put on record first."""
+    await _required(resources, user_id)
+    async with acting_as_admin(resources.db) as conn:
+        await _note(conn, operator, "account_exported", user_id)
+    return await resources.past.exports.begin(user_id, None)
 
 
 async def erase(resources: Resources, operator: Operator, user_id: UUID, typed: str) -> Receipt:

@@ -1,11 +1,12 @@
-"""The commands of `python main.py`: serve, which is the default, and an operator's tools."""
+"""The commands of `python main.py`: serve, which is the default, and a person's and an operator's
+tools."""
 
 import argparse
 import asyncio
 import sys
 from collections.abc import Callable, Sequence
 
-from core import doctor, serving
+from core import doctor, serving, transfer
 from core.admin_keys import make_key
 from core.config import Settings
 from storage.migrate import migrate
@@ -20,12 +21,16 @@ def run(app: str, arguments: Sequence[str] | None = None) -> int:
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, (text, _) in commands.items():
         subparsers.add_parser(name, help=text)
-    chosen = parser.parse_args(arguments).command or "serve"
-    return commands[chosen][1]()
+    for name, text in transfer.COMMANDS.items():
+        transfer.add_arguments(subparsers.add_parser(name, help=text), name)
+    chosen = parser.parse_args(arguments)
+    if chosen.command in transfer.COMMANDS:
+        return transfer.run(chosen.command, chosen)
+    return commands[chosen.command or "serve"][1]()
 
 
 def names() -> set[str]:
-    return set(_commands(""))
+    return {*_commands(""), *transfer.COMMANDS}
 
 
 def _commands(app: str) -> dict[str, Command]:

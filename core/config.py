@@ -146,8 +146,8 @@ class Settings(BaseSettings):
 
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
-    vector_backend: Literal["faiss", "pgvector"] = "faiss"
     import_max_mb: int = Field(2_048, ge=1)
+    vector_backend: Literal["faiss", "pgvector"] = "faiss"
     index_memory_mb: int = Field(256, ge=1)
     index_load_ms: int = Field(300, ge=0, le=60_000)
 

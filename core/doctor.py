@@ -22,7 +22,7 @@ from storage.inspection import (
 
 NO_ANSWER = (*DATABASE_AWAY, asyncpg.PostgresError, ValueError)
 # Settings with the key of a chat provider, and what the provider is called.
-PROVIDER_KEYS = {"openai_api_key": "OpenAI"}
+PROVIDER_KEYS = {"openai_api_key": "OpenAI", "anthropic_api_key": "Anthropic"}
 TABLES = {"memory_layer": "memories", "memory_layer_auth": "users"}
 # https://docs.postgrest.org/en/stable/references/errors.html and Postgres' own.
 NOT_PUBLISHED = ("PGRST106",)
@@ -69,6 +69,9 @@ async def _configuration(settings: Settings) -> list[Finding]:
     found = [Finding("ok", "configuration", f"{where}; new users are {settings.newcomers_tier}")]
     if settings.uses_supabase_auth and not settings.metrics_token:
         text = "/metrics is shut: set METRICS_TOKEN to read it"
+        found.append(Finding("look", "configuration", text))
+    if settings.uses_supabase_auth and not settings.admin_key_hashes:
+        text = "the panel is shut: set ADMIN_API_KEY to what `python main.py admin-key` prints"
         found.append(Finding("look", "configuration", text))
     if settings.uses_supabase_auth and not settings.cors_origins:
         text = "no page or extension may call: set CORS_ORIGINS to chrome-extension://ID"

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -33,6 +34,8 @@ MOST_UNFINISHED = 10
 KEPT_FREE = 1024 * MIB
 WRITE_AT_ONCE = MIB
 LOOK_EVERY_SECONDS = 30.0
+# Another process of this machine imports: one that was killed leaves at its next batch.
+BUSY_SECONDS = 2.0
 # A job whose file no replica has told of for so long is lost: a host has forgotten its disk.
 LOST_AFTER_SECONDS = 900
 LOST = "The server no longer has the file: send it again. What was imported of it is kept."
@@ -150,9 +153,11 @@ class ImportJobs:
         while True:
             self._arrived.clear()
             waiting = await self._look()
-            if not waiting or await self._import(*waiting[0]) == BUSY:
+            if free := await asyncio.to_thread(_first_free, waiting):
+                await self._import(*free)
+            else:
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(LOOK_EVERY_SECONDS):
+                    async with asyncio.timeout(BUSY_SECONDS if waiting else LOOK_EVERY_SECONDS):
                         await self._arrived.wait()
 
     async def _look(self) -> list[tuple[imports.Waiting, Path]]:
@@ -166,7 +171,7 @@ class ImportJobs:
             self._crashes.pop(job_id, None)
         return [(job, files[job.id]) for job in waiting]
 
-    async def _import(self, waiting: imports.Waiting, path: Path) -> int:
+    async def _import(self, waiting: imports.Waiting, path: Path) -> None:
         asked = {
             "url": self._url,
             "user": str(waiting.user_id),
@@ -184,10 +189,8 @@ class ImportJobs:
             if child.returncode is None:
                 child.terminate()
                 await child.wait()
-        code = child.returncode or 0
-        if code not in (0, BUSY):
-            await self._crashed(waiting, code)
-        return code
+        if child.returncode not in (0, BUSY):
+            await self._crashed(waiting, child.returncode or 0)
 
     async def _tell_that_it_is_here(self) -> None:
         """While one runs, those behind it are not lost either, and what is cancelled goes."""
@@ -213,6 +216,17 @@ def _append(descriptor: int, data: bytes) -> None:
         raise Unavailable("This server's disk is too full for an import.")
     while data:
         data = data[os.write(descriptor, data) :]
+
+
+def _first_free(
+    waiting: Sequence[tuple[imports.Waiting, Path]],
+) -> tuple[imports.Waiting, Path] | None:
+    """Find the first whose file no other process holds, as `importing.run` does."""
+    for job, path in waiting:
+        with contextlib.suppress(OSError), path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return job, path
+    return None
 
 
 def _files(folders: Sequence[Path]) -> dict[UUID, Path]:

@@ -27,6 +27,7 @@ MOST_TURNS = 200
 MOST_CHARACTERS = 2 * 1024 * 1024
 # Share of the time in which the database rests from us, for everybody else's sake.
 REST = 0.2
+FIRST_ANALYZE = 500
 NICENESS = 10
 BUSY = 75  # EX_TEMPFAIL
 # Far above what an import takes, and below what would hurt the machine.
@@ -58,6 +59,7 @@ class Importer:
             imported=job.imported, already_here=job.already_here, found=job.found
         )
         self._twins: set[UUID] = set()
+        self._analyze_at = FIRST_ANALYZE
 
     async def run(self) -> None:
         """Go on behind what was counted before. Raises Stopped."""
@@ -68,10 +70,17 @@ class Importer:
                 raise Stopped  # The service was killed; its next start goes on.
             began = loop.time()
             await self._write(batch)
+            await self._keep_plans_right()
             await asyncio.sleep(REST * (loop.time() - began))
         state, message = self._outcome()
         async with acting_as(self._pool, self._user_id) as conn:
             await imports.finish(conn, self._user_id, self._job_id, state, message)
+
+    async def _keep_plans_right(self) -> None:
+        """A table that grows faster than Postgres notices is read whole for a few rows."""
+        if self._counted["imported"] >= self._analyze_at:
+            await imports.analyze(self._pool)
+            self._analyze_at *= 4
 
     def _next(self, units: Iterator[Unit]) -> list[Ready | Unusable]:
         batch: list[Ready | Unusable] = []

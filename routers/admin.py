@@ -1,9 +1,10 @@
 """What the panel reads and does; by the admin key or its session alone."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
 from core import admin_service, overview
@@ -31,6 +32,8 @@ router = APIRouter(
     responses=failures(InvalidInput, Unauthorized, Forbidden, TooManyRequests, Unavailable),
 )
 MOST_DEEDS = 50
+_ZIP: dict[str, Any] = {"application/zip": {"schema": {"type": "string", "format": "binary"}}}
+EXPORTED: dict[int | str, dict[str, Any]] = {200: {"content": _ZIP}}
 MOST_PAGES = 10_000
 Limit = Annotated[int, Field(ge=0, le=1_000_000_000)]
 
@@ -95,6 +98,21 @@ async def change_plan(admin: Admin, user_id: UUID, plan: NewPlan) -> Answer[Plan
     new = Plan(plan.tier, plan.per_minute, plan.per_day)
     mirrored = await admin_service.change_plan(admin.resources, admin.operator, user_id, new)
     return Answer(data=PlanChanged(mirrored=mirrored))
+
+
+@router.get(
+    "/users/{user_id}/export",
+    responses=EXPORTED | failures(NotFound, Conflict),
+    response_class=StreamingResponse,
+)
+async def export_user(admin: Admin, user_id: UUID) -> StreamingResponse:
+    """All memories of this user, as `GET /export/full` gives them to their owner; on record."""
+    parts = await admin_service.export(admin.resources, admin.operator, user_id)
+    headers = {
+        "Content-Disposition": f'attachment; filename="memories-of-{user_id}.zip"',
+        "Cache-Control": "no-store",
+    }
+    return StreamingResponse(parts, headers=headers, media_type="application/zip")
 
 
 @router.post("/users/{user_id}/erase", responses=failures(NotFound))

@@ -7,6 +7,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
+from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
@@ -142,12 +143,12 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
 
 def _methods_at(request: Request) -> set[str]:
     """Of all routes at this address; Starlette names those of the first one only."""
-    routes = (route for route in request.app.routes if isinstance(route, Route))
+    routes = (context.original_route for context in iter_route_contexts(request.app.routes))
     return {
         method
         for route in routes
-        if route.methods and route.matches(request.scope)[0] is not Match.NONE
-        for method in route.methods
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE
+        for method in route.methods or ()
     }
 
 

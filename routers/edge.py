@@ -36,12 +36,39 @@ log = structlog.get_logger("request")
 BODY_SECONDS = 30.0
 UPLOAD_SECONDS = 3 * 3_600.0
 UPLOADS = {("POST", "/import")}
-EXPORT = "/export/full"
+EXPORTS = ("/export/full", "/export")
 # What a form adds to the file in it.
 FORM_BYTES = 64 * 1024
 API_VERSION = "x-supabase-api-version"
 REQUEST_ID = "x-request-id"
 GOOD_ID = re.compile(r"[\w-]{8,64}", re.ASCII)
+# Of pages elsewhere: what they may send, and what they may read.
+ALLOWED_HEADERS = (
+    "authorization",
+    "content-type",
+    "if-match",
+    "apikey",
+    "x-client-info",
+    "x-memory",
+    "x-conversation-id",
+    "x-provider-key",
+    API_VERSION,
+    REQUEST_ID,
+    "mcp-protocol-version",
+    "mcp-method",
+    "mcp-name",
+)
+EXPOSED_HEADERS = (
+    "etag",
+    "retry-after",
+    "ratelimit",
+    "ratelimit-policy",
+    "x-sb-error-code",
+    "x-memory-id",
+    "x-memory-sources",
+    API_VERSION,
+    REQUEST_ID,
+)
 REFUSALS = (RateLimitExceeded.status, TooManyRequests.status)
 
 
@@ -66,40 +93,16 @@ class Timings:
 
 @dataclass(slots=True)
 class Seen:
-    """What a request's log line says of it; those who learn it write it here."""
+    """What is known of a request; who learns something writes it here.
+
+    `status` is 0 until the answer begins, `refused` says whether it was a limit's.
+    """
 
     id: str
+    status: int = 0
+    refused: bool = False
     user_id: UUID | None = None
     code: str | None = None
-
-
-# Headers that a page of another origin may send, and read.
-READ_BY_US = (
-    "authorization",
-    "content-type",
-    "if-match",
-    "apikey",
-    "x-client-info",
-    "x-memory",
-    "x-conversation-id",
-    "x-provider-key",
-    API_VERSION,
-    REQUEST_ID,
-    "mcp-protocol-version",
-    "mcp-method",
-    "mcp-name",
-)
-READ_BY_PAGES = (
-    "etag",
-    "retry-after",
-    "ratelimit",
-    "ratelimit-policy",
-    "x-sb-error-code",
-    "x-memory-id",
-    "x-memory-sources",
-    API_VERSION,
-    REQUEST_ID,
-)
 
 
 class Edge:
@@ -125,14 +128,11 @@ class Edge:
         host, sent_id = _host_and_id(scope)
         seen = Seen(sent_id if GOOD_ID.fullmatch(sent_id) else f"{getrandbits(64):016x}")
         scope["state"] = scope["state"] | {"timings": self.timings, "seen": seen}
-        status = 0
-        refused = False
 
         async def note_status(message: Message) -> None:
-            nonlocal status, refused
             if message["type"] == "http.response.start":
-                status = message["status"]
-                refused = status in REFUSALS and _says_limits(message)
+                seen.status = message["status"]
+                seen.refused = seen.status in REFUSALS and _says_limits(message)
                 name_it = REQUEST_ID.encode(), seen.id.encode()
                 message["headers"] = [*message.get("headers", ()), name_it]
             await send(message)
@@ -144,31 +144,23 @@ class Edge:
                 await self._guarded(scope, receive, note_status)
         except Exception as error:
             resources.faults.report("unforeseen_error", error, id=seen.id, route=_route(scope))
-            if not status:
+            if not seen.status:
                 answer = failure_response(AppError(request_id=seen.id))
                 await answer(scope, receive, note_status)
         finally:
-            self._note(scope, resources, seen, status, refused, time.perf_counter() - start)
+            self._note(scope, resources, seen, time.perf_counter() - start)
 
-    def _note(
-        self,
-        scope: Scope,
-        resources: Resources,
-        seen: Seen,
-        status: int,
-        refused: bool,
-        seconds: float,
-    ) -> None:
+    def _note(self, scope: Scope, resources: Resources, seen: Seen, seconds: float) -> None:
         route, method = _route(scope), scope["method"]
         self.timings.add(seconds * 1000)
-        resources.traffic.add(method, route, status, seconds * 1000, refused)
-        resources.requests.add(route, method, status, seen.code, seconds)
+        resources.traffic.add(method, route, seen.status, seconds * 1000, seen.refused)
+        resources.requests.add(route, method, seen.status, seen.code, seconds)
         self._log.info(
             "request",
             id=seen.id,
             method=method,
             route=route,
-            status=status,
+            status=seen.status,
             code=seen.code,
             ms=round(seconds * 1000, 2),
             user=self._pseudonyms.of(seen.user_id) if seen.user_id else None,
@@ -182,7 +174,8 @@ class Edge:
         if refusal := _refusal(headers, bounds):
             return await failure_response(refusal)(scope, receive, send)
         # Who does not ask for gzip need not pay for the layer, and a zip is as small as it gets.
-        wants_gzip = b"gzip" in headers.get(b"accept-encoding", b"") and scope["path"] != EXPORT
+        takes_gzip = b"gzip" in headers.get(b"accept-encoding", b"")
+        wants_gzip = takes_gzip and not scope["path"].endswith(EXPORTS)
         await (self._compressed if wants_gzip else self.app)(scope, _bounded(receive, bounds), send)
 
     def _configure(self, settings: Settings) -> None:
@@ -200,8 +193,8 @@ class Edge:
                 self._within_bounds,
                 allow_origins=settings.cors_origins,
                 allow_methods=("GET", "POST", "PUT", "PATCH", "DELETE"),
-                allow_headers=READ_BY_US,
-                expose_headers=READ_BY_PAGES,
+                allow_headers=ALLOWED_HEADERS,
+                expose_headers=EXPOSED_HEADERS,
                 max_age=600,
             )
 

@@ -48,7 +48,7 @@ async def export_all_sealed(body: Sealed, caller: Reader) -> Export:
 
 
 async def _export(caller: SignedIn, passphrase: str | None) -> Export:
-    parts = await caller.resources.exports.begin(caller.user.id, passphrase)
+    parts = await caller.resources.past.exports.begin(caller.user.id, passphrase)
     name = f"memory-layer-{datetime.now(UTC):%Y-%m-%d}.zip{'.age' if passphrase else ''}"
     headers = {"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"}
     kind = "application/octet-stream" if passphrase else "application/zip"

@@ -101,24 +101,24 @@ async def import_file(
     if kind.startswith("multipart/form-data"):
         form_name, chunks = await file_in_form(kind, chunks)
         file_name = name or form_name
-    job = await caller.resources.imports.receive(caller.user.id, file_name, chunks)
+    job = await caller.resources.past.imports.receive(caller.user.id, file_name, chunks)
     return Answer(data=_import(job))
 
 
 @router.get("")
 async def list_imports(caller: FreeReader) -> Answer[Imports]:
     """List the latest 50 imports and all unfinished ones, the latest first."""
-    jobs = await caller.resources.imports.listed(caller.user.id)
+    jobs = await caller.resources.past.imports.listed(caller.user.id)
     return Answer(data=Imports(imports=[_import(job) for job in jobs]))
 
 
 @router.get("/{import_id}", responses=failures(NotFound))
 async def read_import(import_id: UUID, caller: FreeReader) -> Answer[LiveImport]:
     """How far an import is."""
-    return Answer(data=_live(await caller.resources.imports.read(caller.user.id, import_id)))
+    return Answer(data=_live(await caller.resources.past.imports.read(caller.user.id, import_id)))
 
 
 @router.post("/{import_id}/cancel", responses=failures(NotFound))
 async def cancel_import(import_id: UUID, caller: FreeWriter) -> Answer[LiveImport]:
     """Stop an import; what it has brought stays."""
-    return Answer(data=_live(await caller.resources.imports.cancel(caller.user.id, import_id)))
+    return Answer(data=_live(await caller.resources.past.imports.cancel(caller.user.id, import_id)))

@@ -70,10 +70,13 @@ async def restore_memory(memory_id: UUID, caller: Writer) -> Answer[Memory]:
 async def purge_memory(memory_id: UUID, caller: FreeWriter) -> Answer[None]:
     """Forget a deleted memory now. Nothing brings it back, nor any retry."""
     await trash.purge(caller.resources.db, caller.user.id, memory_id)
+    caller.resources.retrieval.forget(caller.user.id)
     return Answer(data=None)
 
 
 @router.delete("")
 async def empty_trash(caller: FreeWriter) -> Answer[Purged]:
     """Forget all that was deleted, now."""
-    return Answer(data=Purged(purged=await trash.empty(caller.resources.db, caller.user.id)))
+    purged = await trash.empty(caller.resources.db, caller.user.id)
+    caller.resources.retrieval.forget(caller.user.id)
+    return Answer(data=Purged(purged=purged))

@@ -56,6 +56,19 @@ def _columns(rows: Sequence[SiteDay]) -> list[list[object]]:
     return [[getattr(row, name) for row in rows] for name in ("day", "site", *COUNTERS)]
 
 
+async def by_site(conn: Connection, since: date) -> list[SiteDay]:
+    """Add everybody's up, by day and site."""
+    rows = await conn.fetch(
+        f"""
+        SELECT day, site, {_SUMS} FROM memory_layer.capture_health
+         WHERE day >= $1 GROUP BY day, site ORDER BY day, site
+        """,  # noqa: S608
+        since,
+    )
+    return [SiteDay(**row) for row in rows]
+
+
+_SUMS = ", ".join(f"sum({name})::bigint AS {name}" for name in COUNTERS)
 _ARRAYS = ", ".join(f"${n}::integer[]" for n in range(7, 7 + len(COUNTERS)))
 _GREATEST = ", ".join(f"{name} = greatest(h.{name}, EXCLUDED.{name})" for name in COUNTERS)
 _NAMES = ", ".join(COUNTERS)

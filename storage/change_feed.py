@@ -20,7 +20,8 @@ PAGE = 500
 class Change:
     """A memory as it stands at `change_seq`; a deleted one has no words.
 
-    `packed` is None where no one has packed the words of its texts as they stand.
+    One that is not `embedded` as it stands may have older vectors, which would find what it no
+    longer says. `packed` is None where no one has packed the words of its texts as they stand.
     """
 
     id: UUID
@@ -32,6 +33,7 @@ class Change:
     occurred_at: datetime
     created_at: datetime
     content_hash: bytes
+    embedded: bool = False
     packed: Packed | None = None
 
 
@@ -71,15 +73,19 @@ async def position(conn: Connection, user_id: UUID) -> Position:
 
 
 async def since(conn: Connection, user_id: UUID, change_seq: int) -> Feed:
+    # LATERAL with a LIMIT: a connection keeps its plans, and that of a plain join, made while the
+    # tables were small, compares all with all.
     rows = await conn.fetch(
         """
         SELECT m.id, m.change_seq, m.deleted_at IS NOT NULL, coalesce(m.response <> '', false),
                m.provider, m.conversation_id, m.occurred_at, m.created_at, m.content_hash,
+               m.embedding_state = 'done' AND m.deleted_at IS NULL,
                k.prompt_length, k.response_length, k.terms, k.counts, k.speaker
           FROM memory_layer.memories m
-          LEFT JOIN memory_layer.keywords k
-            ON k.user_id = m.user_id AND k.memory_id = m.id AND k.content_hash = m.content_hash
-           AND k.occurred_at = m.occurred_at AND k.analyzer = $4
+          LEFT JOIN LATERAL (
+                SELECT * FROM memory_layer.keywords
+                 WHERE user_id = $1 AND memory_id = m.id AND content_hash = m.content_hash
+                   AND occurred_at = m.occurred_at AND analyzer = $4 LIMIT 1) k ON true
          WHERE m.user_id = $1 AND m.change_seq > $2
          ORDER BY m.change_seq
          LIMIT $3
@@ -93,8 +99,8 @@ async def since(conn: Connection, user_id: UUID, change_seq: int) -> Feed:
 
 
 def _change(*columns: Any) -> Change:
-    change = Change(*columns[:9])
-    change.packed = packed_from(columns[9:])
+    change = Change(*columns[:10])
+    change.packed = packed_from(columns[10:])
     return change
 
 
@@ -115,10 +121,7 @@ class Chunks:
 async def chunks_of(
     conn: Connection, user_id: UUID, ids: Sequence[UUID], model: str
 ) -> Chunks | None:
-    """Read the chunks of these memories, if there are any.
-
-    A text that changed since has none: its old vectors would find what it no longer says.
-    """
+    """Read the chunks of these memories, if there are any."""
     # One row of long columns: a row for each chunk would cost several times as much to take in.
     row = await conn.fetchrow(
         """
@@ -128,12 +131,9 @@ async def chunks_of(
                string_agg(int4send(start), '') AS starts,
                string_agg(int4send(stop), '') AS stops,
                string_agg(memory_layer.vector_bytes(embedding), '') AS vectors
-          FROM (SELECT c.memory_id, c.role, c.start, c.stop, c.embedding
-                  FROM memory_layer.chunks c
-                  JOIN memory_layer.memories m ON m.user_id = c.user_id AND m.id = c.memory_id
-                 WHERE c.user_id = $1 AND c.memory_id = ANY($2::uuid[]) AND c.embedding_model = $3
-                   AND m.embedding_state = 'done'
-                 ORDER BY c.memory_id, c.ordinal) c
+          FROM (SELECT memory_id, role, start, stop, embedding FROM memory_layer.chunks
+                 WHERE user_id = $1 AND memory_id = ANY($2::uuid[]) AND embedding_model = $3
+                 ORDER BY memory_id, ordinal) c
         """,
         user_id,
         ids,
@@ -172,10 +172,11 @@ async def fingerprint(conn: Connection, user_id: UUID, model: str) -> tuple[Posi
                (SELECT sha256(coalesce(string_agg(uuid_send(id) || int8send(change_seq), ''
                                                   ORDER BY change_seq), ''))
                   FROM memory_layer.memories WHERE user_id = $1 AND deleted_at IS NULL),
-               (SELECT count(*) FROM memory_layer.chunks c
-                  JOIN memory_layer.memories m ON m.user_id = c.user_id AND m.id = c.memory_id
-                 WHERE c.user_id = $1 AND c.embedding_model = $2
-                   AND m.embedding_state = 'done' AND m.deleted_at IS NULL)
+               (SELECT coalesce(sum((SELECT count(*) FROM memory_layer.chunks
+                                      WHERE user_id = $1 AND memory_id = m.id
+                                        AND embedding_model = $2)), 0)::bigint
+                  FROM memory_layer.memories m
+                 WHERE m.user_id = $1 AND m.embedding_state = 'done' AND m.deleted_at IS NULL)
           FROM memory_layer.user_state s WHERE s.user_id = $1 AND s.erased_at IS NULL
         """,
         user_id,

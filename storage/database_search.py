@@ -124,6 +124,9 @@ class DatabaseIndex:
         cosines = np.frombuffer(self.chunks["cosines"] or b"", ">f4").astype(np.float32)
         order = np.argsort(-cosines, kind="stable")
         slot_of = self._slots(self.chunks["ids"] or b"")[order]
+        # Older vectors of what has changed would find what it no longer says.
+        embedded = np.append(self._column("embedded", "?"), False)  # -1 reads the last one
+        slot_of = np.where(embedded[slot_of], slot_of, NOBODY)
         side_of = np.frombuffer(self.chunks["sides"] or b"", np.int8)[order]
         best, nearest = best_by_slot(cosines[order], slot_of, side_of, slots)
         return best, np.where(nearest >= 0, order[nearest], NOBODY) if len(order) else nearest
@@ -179,11 +182,13 @@ async def _memories(
                    AND ($6::timestamptz IS NULL OR m.occurred_at < $6)), '') AS allowed,
                string_agg(int4send(coalesce(k.prompt_length, -1)), '') AS prompt,
                string_agg(int4send(coalesce(k.response_length, -1)), '') AS response,
-               string_agg(boolsend(k.speaker IS NOT NULL), '') AS spoken
+               string_agg(boolsend(k.speaker IS NOT NULL), '') AS spoken,
+               string_agg(boolsend(m.embedding_state = 'done'), '') AS embedded
           FROM memory_layer.memories m
-          LEFT JOIN memory_layer.keywords k
-            ON k.user_id = m.user_id AND k.memory_id = m.id AND k.content_hash = m.content_hash
-           AND k.occurred_at = m.occurred_at AND k.analyzer = $2
+          LEFT JOIN LATERAL (
+                SELECT * FROM memory_layer.keywords
+                 WHERE user_id = $1 AND memory_id = m.id AND content_hash = m.content_hash
+                   AND occurred_at = m.occurred_at AND analyzer = $2 LIMIT 1) k ON true
          WHERE m.user_id = $1 AND m.deleted_at IS NULL
         """,
         user_id,
@@ -230,9 +235,7 @@ async def _chunks(
                string_agg(float4send(
                    memory_layer.cosine_of_units(c.embedding, query.vector)::float4), '') AS cosines
           FROM query, memory_layer.chunks c
-          JOIN memory_layer.memories m ON m.user_id = c.user_id AND m.id = c.memory_id
          WHERE c.user_id = $1 AND c.embedding_model = $3
-           AND m.embedding_state = 'done' AND m.deleted_at IS NULL
         """,
         user_id,
         vector.tolist(),

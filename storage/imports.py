@@ -9,7 +9,7 @@ from uuid import UUID
 
 import asyncpg
 
-from storage.database import Connection
+from storage.database import Connection, Pool
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 # Of one user; older ones are forgotten.
@@ -271,3 +271,14 @@ async def give_up_lost(conn: Connection, seconds: int, message: str) -> None:
         seconds,
         message,
     )
+
+
+async def analyze(pool: Pool) -> None:
+    """Let Postgres look at what it has; the tables' owner alone may ask for it."""
+    async with pool.acquire(timeout=5) as conn:
+        await conn.execute(
+            """
+            ANALYZE memory_layer.memories
+                    (user_id, id, change_seq, occurred_at, provider, conversation_id, deleted_at)
+            """
+        )

@@ -45,30 +45,40 @@ async def texts_of(conn: Connection, user_id: UUID, ids: Sequence[UUID]) -> list
     return [Texts(*row) for row in rows]
 
 
-async def lock_user(conn: Connection, user_id: UUID) -> None:
-    """Take turns with all writers of the user's memories, as `take_numbers` does."""
+async def keep(conn: Connection, user_id: UUID, packed: Sequence[tuple[Texts, Packed]]) -> None:
+    """Write the words of those memories that are alive and still hold these texts.
+
+    The user's row in user_state is locked, as by all writers of memories: a deletion of this
+    moment comes before and is seen, or comes after and takes the words away too.
+    """
     await conn.execute(
         "SELECT 1 FROM memory_layer.user_state WHERE user_id = $1 FOR NO KEY UPDATE", user_id
     )
+    rows = await conn.fetch(
+        """
+        SELECT id, content_hash, occurred_at FROM memory_layer.memories
+         WHERE user_id = $1 AND id = ANY($2::uuid[]) AND deleted_at IS NULL
+        """,
+        user_id,
+        [texts.id for texts, _ in packed],
+    )
+    now = {tuple(row) for row in rows}
+    same = [
+        (texts, words)
+        for texts, words in packed
+        if (texts.id, texts.content_hash, texts.occurred_at) in now
+    ]
+    await write(conn, user_id, same)
 
 
 async def write(conn: Connection, user_id: UUID, packed: Sequence[tuple[Texts, Packed]]) -> None:
-    """Keep the words of those memories that are alive and still hold these texts.
-
-    The user's row in user_state is locked: a deletion of this moment takes the words away too.
-    """
+    """Write the words of texts that are known to stand."""
     await conn.execute(
         """
-        INSERT INTO memory_layer.keywords AS k (user_id, memory_id, analyzer, content_hash,
+        INSERT INTO memory_layer.keywords (user_id, memory_id, analyzer, content_hash,
                occurred_at, prompt_length, response_length, terms, counts, speaker)
-        SELECT m.user_id, m.id, $2, m.content_hash, m.occurred_at, p.prompt_length,
-               p.response_length, p.terms, p.counts, p.speaker
-          FROM memory_layer.memories m
-          JOIN unnest($3::uuid[], $4::bytea[], $5::timestamptz[], $6::int[], $7::int[],
-                      $8::bytea[], $9::bytea[], $10::bytea[])
-            AS p (id, content_hash, occurred_at, prompt_length, response_length, terms, counts,
-                  speaker) USING (id, content_hash, occurred_at)
-         WHERE m.user_id = $1 AND m.deleted_at IS NULL
+        SELECT $1, w.* FROM unnest($2::uuid[], $3::smallint[], $4::bytea[], $5::timestamptz[],
+               $6::int[], $7::int[], $8::bytea[], $9::bytea[], $10::bytea[]) AS w
             ON CONFLICT (user_id, memory_id) DO UPDATE
            SET analyzer = EXCLUDED.analyzer, content_hash = EXCLUDED.content_hash,
                occurred_at = EXCLUDED.occurred_at, prompt_length = EXCLUDED.prompt_length,
@@ -76,13 +86,13 @@ async def write(conn: Connection, user_id: UUID, packed: Sequence[tuple[Texts, P
                counts = EXCLUDED.counts, speaker = EXCLUDED.speaker
         """,
         user_id,
-        ANALYZER,
         [texts.id for texts, _ in packed],
+        [ANALYZER] * len(packed),
         [texts.content_hash for texts, _ in packed],
         [texts.occurred_at for texts, _ in packed],
-        [item.lengths[0] for _, item in packed],
-        [item.lengths[1] for _, item in packed],
-        [item.terms for _, item in packed],
-        [item.counts for _, item in packed],
-        [item.speaker for _, item in packed],
+        [words.lengths[0] for _, words in packed],
+        [words.lengths[1] for _, words in packed],
+        [words.terms for _, words in packed],
+        [words.counts for _, words in packed],
+        [words.speaker for _, words in packed],
     )

@@ -16,7 +16,7 @@ from redis.exceptions import TimeoutError as RedisTimeout
 from storage.counters import LUA, Ask, Count, CountersAway
 
 SECONDS = 0.05  # for a connection, an answer, and both together
-TICKS = 5  # that these seconds are made of
+TICKS = 3  # that these seconds are made of
 LONGEST = 1.0  # of the library's own patience, which a stall of this process must not use up
 MOST_IN_A_PIPELINE = 512
 SHA = hashlib.sha1(LUA.encode()).hexdigest()  # noqa: S324 - EVALSHA's own

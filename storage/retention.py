@@ -4,9 +4,9 @@ from uuid import UUID
 
 from storage.database import Connection
 
-# Migration 0006 binds the role to them too, and lets it take no tombstone of the last 30 days. A
+# The migrations 0006 bind the role to them too, and let it take no tombstone of the last 30 days. A
 # tombstone is the id alone: it stays so long that no client and no old export brings it back.
-TOMBSTONE_DAYS, USE_DAYS, MARK_DAYS = 400, 400, 8
+TOMBSTONE_DAYS, TOKEN_DAYS, USE_DAYS, MARK_DAYS = 400, 30, 400, 8
 
 
 async def users_with_old_tombstones(conn: Connection, limit: int) -> list[UUID]:
@@ -61,6 +61,19 @@ async def purge_daily_use(conn: Connection, limit: int) -> int:
              WHERE day < current_date - $1::integer LIMIT $2)
         """,
         USE_DAYS,
+        limit,
+    )
+    return int(done.removeprefix("DELETE "))
+
+
+async def purge_tokens(conn: Connection, limit: int) -> int:
+    done = await conn.execute(
+        """
+        DELETE FROM memory_layer.api_tokens WHERE (user_id, id) IN (
+            SELECT user_id, id FROM memory_layer.api_tokens
+             WHERE expires_at < now() - make_interval(days => $1) LIMIT $2)
+        """,
+        TOKEN_DAYS,
         limit,
     )
     return int(done.removeprefix("DELETE "))

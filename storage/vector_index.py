@@ -117,7 +117,7 @@ class _Coded:
 
     def search(self, query: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
         scale = _LARGEST_CODE / max(float(np.abs(query).max()), 1e-6)
-        cosines, numbers = _nearest(self._index, np.rint(query * scale), most)
+        cosines, numbers = _nearest(self._index, np.rint(query * scale), max(most, RESCORED))
         cosines /= self._scale * scale
         best = numbers[:RESCORED]
         cosines[:RESCORED] = self._originals[best].astype(np.float32) @ query[0]

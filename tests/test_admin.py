@@ -2,6 +2,8 @@
 
 import asyncio
 import hashlib
+import io
+import zipfile
 from uuid import uuid4
 
 import asyncpg
@@ -313,6 +315,21 @@ async def test_a_rebuilt_cache_finds_what_the_old_one_had_lost(client, alice, da
     await client.post(f"/admin/api/users/{user['id']}/rebuild-cache", headers=KEY)
 
     assert (await client.post("/search", json=find, headers=alice)).json()["data"]["hits"]
+
+
+async def test_an_export_gives_this_users_texts_and_is_on_record(client, alice, bob):
+    await save(client, alice, "a walrus of alice")
+    await save(client, bob, "a zebra of bob")
+    user = await user_of(client, alice)
+
+    answer = await client.get(f"/admin/api/users/{user['id']}/export", headers=KEY)
+
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        lines = archive.read("memories.jsonl").decode()
+    assert "a walrus of alice" in lines and "zebra" not in lines
+    assert answer.headers["content-type"] == "application/zip"
+    (deed,) = (await read(client, "/audit"))["deeds"]
+    assert (deed["action"], deed["user_id"]) == ("account_exported", user["id"])
 
 
 async def test_an_erased_account_is_gone_and_who_erased_it_stays_known(

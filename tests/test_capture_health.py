@@ -5,6 +5,8 @@ from uuid import uuid4
 
 import pytest
 
+from tests.conftest import ADMIN_KEY
+
 TODAY = datetime.now(UTC).date()
 INSTALLATION = str(uuid4())
 
@@ -109,3 +111,21 @@ async def test_usage_says_whose_token_it_is(client, alice):
     usage = (await client.get("/usage", headers=token)).json()["data"]
 
     assert usage["user_id"] == user["id"]
+
+
+async def test_the_panel_adds_everybody_up_by_site_and_day(client, alice, bob):
+    yesterday = TODAY - timedelta(days=1)
+    for person in (alice, bob):
+        days = [counted(network=3), counted(day=yesterday, network=2, dom=1, missed=1)]
+        await send(client, person, health(*days))
+
+    answer = await client.get("/admin/api/overview", headers={"X-Admin-Key": ADMIN_KEY})
+
+    seen = [
+        (row["day"], row["site"], row["network"], row["dom"], row["missed"])
+        for row in answer.json()["data"]["capture"]
+    ]
+    assert seen == [
+        (yesterday.isoformat(), "chatgpt", 4, 2, 2),
+        (TODAY.isoformat(), "chatgpt", 6, 0, 0),
+    ]

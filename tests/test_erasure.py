@@ -71,6 +71,8 @@ async def live_a_little(client, user, database):
     memories = (await client.get("/memories", headers=user)).json()["data"]["memories"]
     await client.delete(f"/memories/{memories[0]['id']}", headers=user)
     await client.put("/auth/v1/user", json={"data": {"name": CANARY}}, headers=user)
+    token = {"name": CANARY, "scopes": ["read"]}
+    assert (await client.post("/tokens", json=token, headers=user)).status_code == 201
     user_id = UUID(await user_id_of(client, user))
     await database.execute(
         "INSERT INTO memory_layer.daily_use VALUES ($1, current_date - 3, 5)"
@@ -101,7 +103,8 @@ async def test_nothing_of_the_person_stays_in_the_database(make_server, database
         assert receipt["sign_in"] == "erased"
         erased = receipt["erased"]
         assert (erased["memories"], erased["chunks"], erased["users"]) == (4, 3, 1)
-        assert erased["sessions"] == 1 and erased["daily_use"] >= 1
+        assert (erased["sessions"], erased["api_tokens"]) == (1, 1)
+        assert erased["daily_use"] >= 1
         assert await tables_with(database, CANARY) == set()
         # The mark alone names the person, and says no more.
         assert await tables_with(database, str(user_id)) == {"memory_layer.user_state"}

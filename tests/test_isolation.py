@@ -26,9 +26,9 @@ from core.signing_keys import load_or_create_keys
 from main import create_app
 from storage.database import open_pool
 from storage.versions import MOST_VERSIONS
-from tests.conftest import PASSWORD, Headers, issue_token
+from tests.conftest import PASSWORD, Headers, Server, issue_token
 
-STEPS = 5_000
+STEPS_AN_EXAMPLE = 40
 PEOPLE = ("alice", "bob", "carol")
 SLOTS = st.integers(0, 3)
 PERSON = st.sampled_from(PEOPLE)
@@ -436,17 +436,23 @@ async def sign(database_url: str) -> Callable[[], Headers]:
     return sign
 
 
+@pytest.mark.parametrize(("backend", "examples"), [("faiss", 125), ("pgvector", 12)])
 async def test_nothing_of_one_person_ever_reaches_another(
-    live_server: str, sign: Callable[[], Headers]
+    make_server: Callable[..., Server],
+    sign: Callable[[], Headers],
+    backend: str,
+    examples: int,
 ) -> None:
+    server = make_server(VECTOR_BACKEND=backend)
+    await asyncio.to_thread(server.wait_until_ready)
     parts = {"sign": staticmethod(sign), "answers": Counter()}
     machine = type("Machine", (ThreePeople,), parts)
-    with httpx.Client(base_url=live_server, timeout=30) as machine.http:
+    with httpx.Client(base_url=server.url, timeout=30) as machine.http:
         await asyncio.to_thread(
             run_state_machine_as_test,
             machine,
             settings=settings(
-                max_examples=125,
+                max_examples=examples,
                 stateful_step_count=50,
                 deadline=None,
                 database=None,
@@ -455,7 +461,7 @@ async def test_nothing_of_one_person_ever_reaches_another(
             ),
         )
     print(f"{machine.steps} steps: {dict(machine.answers)}")
-    assert machine.steps >= STEPS
+    assert machine.steps >= examples * STEPS_AN_EXAMPLE
     assert min(machine.answers[method, 403] for method in ("GET", "PATCH", "DELETE")) > 0
     assert machine.answers["get_memory", "FORBIDDEN"] > 0
 
@@ -495,13 +501,12 @@ ATTEMPTS = {
     "GET /sync/since": Attempt(200),
     "GET /conversations": Attempt(200),
     "GET /conversations/{conversation_id}": Attempt(404),
-    "POST /rag/query": Attempt(
-        200, {"question": "secret", "conversation_id": "{chat}"}, scope="chat"
-    ),
-    "POST /chat": Attempt(503, {"messages": SAID, "conversation_id": "{chat}"}, scope="chat"),
-    "POST /v1/chat/completions": Attempt(503, {"messages": SAID}, scope="chat"),
-    "GET /v1/models": Attempt(503, scope="chat"),
-    "POST /v1/messages": Attempt(503, {"messages": SAID}, scope="chat"),
+    "POST /import": Attempt(202, {"prompt": "{memory}"}, scope="write"),
+    "GET /import": Attempt(200),
+    "GET /import/{import_id}": Attempt(404),
+    "POST /import/{import_id}/cancel": Attempt(404, scope="write"),
+    "GET /export/full": Attempt(200),
+    "POST /export/full": Attempt(200, {"passphrase": "{memory}"}),
     "GET /admin/api/session": Attempt(200, public=True),
     "POST /admin/api/session": Attempt(401),
     "DELETE /admin/api/session": Attempt(401),
@@ -509,6 +514,7 @@ ATTEMPTS = {
     "GET /admin/api/users": Attempt(401, query="?query={email}"),
     "GET /admin/api/users/{user_id}": Attempt(401),
     "PUT /admin/api/users/{user_id}/plan": Attempt(401, {"tier": "free"}),
+    "GET /admin/api/users/{user_id}/export": Attempt(401),
     "POST /admin/api/users/{user_id}/erase": Attempt(401, {"typed": "{email}"}),
     "POST /admin/api/users/{user_id}/rebuild-cache": Attempt(401),
     "GET /admin/api/limits": Attempt(401),
@@ -516,12 +522,13 @@ ATTEMPTS = {
     "POST /admin/api/jobs/{name}/run": Attempt(401),
     "POST /admin/api/missing-users/{user_id}/erase": Attempt(401, {"typed": "{user}"}),
     "GET /admin/api/audit": Attempt(401),
-    "POST /import": Attempt(202, {"prompt": "{memory}"}, scope="write"),
-    "GET /import": Attempt(200),
-    "GET /import/{import_id}": Attempt(404),
-    "POST /import/{import_id}/cancel": Attempt(404, scope="write"),
-    "GET /export/full": Attempt(200),
-    "POST /export/full": Attempt(200, {"passphrase": "{memory}"}),
+    "POST /rag/query": Attempt(
+        200, {"question": "secret", "conversation_id": "{chat}"}, scope="chat"
+    ),
+    "POST /chat": Attempt(503, {"messages": SAID, "conversation_id": "{chat}"}, scope="chat"),
+    "POST /v1/chat/completions": Attempt(503, {"messages": SAID}, scope="chat"),
+    "GET /v1/models": Attempt(503, scope="chat"),
+    "POST /v1/messages": Attempt(503, {"messages": SAID}, scope="chat"),
     "GET /usage": Attempt(200, scope="any"),
     "POST /capture-health": Attempt(
         200, {"installation": "{memory}", "version": "1.0", "days": []}, scope="write"
@@ -597,6 +604,7 @@ async def test_no_route_gives_or_changes_what_is_anothers(
         "{import_id}": await an_import_of(client, alice) if "{import_id}" in name else "",
         "{email}": user["email"],
         "{token_id}": token["id"],
+        "{user_id}": user["id"],
     }
 
     def filled(text: str) -> str:

@@ -299,6 +299,35 @@ async def test_sessions_that_nobody_uses_end(client, database, jobs):
     assert (await client.get("/auth/v1/user", headers=bob)).status_code == 200
 
 
+async def test_long_expired_tokens_are_forgotten_and_others_stay(pool, database, jobs):
+    await database.execute(
+        "INSERT INTO memory_layer.api_tokens (user_id, id, token_hash, name, scopes, expires_at)"
+        " SELECT $1, gen_random_uuid(), sha256(gen_random_uuid()::text::bytea), 'n', '{read}',"
+        "        now() - make_interval(days => n)"
+        "   FROM unnest(ARRAY[NULL, -1, 1, 29, 31]) AS n",
+        uuid4(),
+    )
+
+    assert await detail_of(jobs, "purge_tokens") == "1 tokens"
+
+
+async def test_a_cache_that_differs_from_the_database_is_dropped(pool, database, jobs, retrieval):
+    alice, bob = uuid4(), uuid4()
+    ghost = await save(pool, alice, "walrus")
+    for who in (alice, bob):
+        await save(pool, who, "walrus")
+        await retrieval.recall(who, "walrus", 10, Filters())
+    assert await detail_of(jobs, "verify_caches") == "2 caches, 0 differed"
+    # As nothing of ours would do it: by hand, and without a number.
+    await database.execute("DELETE FROM memory_layer.memories WHERE id = $1", ghost)
+
+    assert await detail_of(jobs, "verify_caches") == "2 caches, 1 differed"
+
+    found = await retrieval.recall(alice, "walrus", 10, Filters())
+    assert len(found.hits) == 1
+    assert await detail_of(jobs, "verify_caches") == "2 caches, 0 differed"
+
+
 async def test_an_erasure_that_was_cut_short_is_finished(pool, database, jobs):
     alice, bob = uuid4(), uuid4()
     for who in (alice, bob):

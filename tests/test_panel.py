@@ -2,7 +2,9 @@
 
 import asyncio
 import re
+import zipfile
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from uuid import UUID, uuid4
 
@@ -191,6 +193,26 @@ async def test_the_overview_shows_what_was_done(page, service, alice):
     )
 
 
+async def test_a_site_that_can_no_longer_be_read_shows(page, service, alice):
+    today = datetime.now(UTC).date().isoformat()
+    days = [
+        {"day": today, "site": "chatgpt", "network": 4321},
+        {"day": today, "site": "grok", "network": 12, "dom": 3, "missed": 3},
+    ]
+    body = {"installation": str(uuid4()), "version": "0.1.0", "days": days}
+    await service.client.post("/capture-health", json=body, headers=alice.headers)
+    await go_to(page, service, "overview")
+
+    sites = page.get_by_role("region", name="How well the sites are read").get_by_role("row")
+    await expect(sites.filter(has_text="ChatGPT")).to_contain_text("4,321 / 4,321")
+    await expect(sites.filter(has_text="ChatGPT")).not_to_contain_text("Has it changed?")
+    await expect(sites.filter(has_text="Grok")).to_contain_text("Has it changed?")
+    drawing = page.get_by_role("group", name="Chats that were read, by day")
+    await drawing.focus()
+    await page.keyboard.press("End")
+    await expect(drawing.locator(".reading")).to_contain_text("4,333")
+
+
 async def test_the_overview_updates_itself(browser, service):
     async with opened(browser, service.url) as page:
         await page.clock.install()
@@ -251,6 +273,18 @@ async def test_a_limit_that_makes_no_sense_is_refused_where_it_was_typed(page, s
     assert not await page.get_by_label("Requests a minute").evaluate("it => it.validity.valid")
     await page.keyboard.press("Escape")
     await expect(page.get_by_role("dialog")).to_have_count(0)
+
+
+async def test_the_memories_of_a_user_are_exported_to_a_file(page, service, alice, tmp_path):
+    await open_user(page, service, alice)
+
+    async with page.expect_download() as started:
+        await page.get_by_role("link", name="Export").click()
+
+    file = tmp_path / "export.zip"
+    await (await started.value).save_as(file)
+    with zipfile.ZipFile(file) as archive:
+        assert "walrus" in archive.read("memories.jsonl").decode()
 
 
 async def test_an_account_is_deleted_only_after_its_address_was_typed(page, service, alice):
@@ -377,7 +411,7 @@ async def test_no_text_of_a_hundred_attacks_runs_as_script(page, service):
     )
     await service.database.executemany(
         """
-        INSERT INTO memory_layer.admin_audit (actor, address, action, subject, details)
+        INSERT INTO memory_layer.admin_audit (actor, address, action, user_id, details)
         VALUES ($2, $2, $2, $1, jsonb_build_object($2::text, $2::text))
         """,
         list(zip(ids, PAYLOADS, strict=True)),

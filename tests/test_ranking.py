@@ -106,7 +106,7 @@ def said(text, conversation=None, answer=None, days=0, seq=[0]):  # noqa: B006
     written = when + timedelta(seconds=seq[0])
     hashed = f"{seq[0]:032}".encode()
     place = (bool(answer), "chatgpt", conversation, when, written)
-    return Change(uuid4(), seq[0], False, *place, hashed, pack(text, answer, when)), text
+    return Change(uuid4(), seq[0], False, *place, hashed, packed=pack(text, answer, when)), text
 
 
 def asked(changes, query, filters=None, now=NOW):

@@ -214,7 +214,9 @@ async def test_search_goes_on_by_words_when_the_embedder_is_away(settings):
 def change(memory_id, seq, text, *, deleted=False):
     now = datetime(2025, 1, 1, tzinfo=UTC)
     packed = None if deleted else pack(text, None, now)
-    return Change(memory_id, seq, deleted, False, "chatgpt", None, now, now, text.encode(), packed)
+    return Change(
+        memory_id, seq, deleted, False, "chatgpt", None, now, now, text.encode(), packed=packed
+    )
 
 
 def found_in(index, word):

@@ -5,9 +5,10 @@ import { el } from "./dom.js";
 /**
  * `columns`: {label, cell(row), end?, wide?, hidden?}, of which the first names the row and a
  * wide one takes a line of its own where it is narrow. With `href(row)`
- * that first cell is a link, and a click anywhere in the row follows it.
+ * that first cell is a link, and a click anywhere in the row follows it. What has two short columns
+ * need not fold.
  */
-export function table({ caption, columns, rows, href = null, empty = "Nothing here yet." }) {
+export function table({ caption, columns, rows, href = null, folds = true, empty = "Nothing here yet." }) {
   if (!rows.length) return el("div", { class: "state" }, el("p", {}, empty));
   const head = columns.map((column) =>
     el("th", { scope: "col", class: column.end && "end" }, column.hidden ? el("span", { class: "visually-hidden" }, column.label) : column.label),
@@ -26,7 +27,7 @@ export function table({ caption, columns, rows, href = null, empty = "Nothing he
   return el(
     "div",
     { class: "table-box", tabindex: "0", role: "region", "aria-label": caption },
-    el("table", { class: "folds" }, el("caption", { class: "visually-hidden" }, caption), el("thead", {}, el("tr", {}, head)), el("tbody", {}, body)),
+    el("table", { class: folds ? "folds" : null }, el("caption", { class: "visually-hidden" }, caption), el("thead", {}, el("tr", {}, head)), el("tbody", {}, body)),
   );
 }
 

@@ -12,6 +12,13 @@ const TROUBLE = [
   { name: "Errors", key: "errors", tone: "bad" },
   { name: "Limit hits", key: "refused", tone: "warn" },
 ];
+const READ = [
+  { name: "From the network", key: "network" },
+  { name: "From the page", key: "dom", tone: "warn" },
+  { name: "Not at all", key: "missed", tone: "bad" },
+];
+const CAPTURE_DAYS = 14;
+const SITES = { chatgpt: "ChatGPT", claude: "Claude", gemini: "Gemini", grok: "Grok", xgrok: "Grok in X" };
 const shortDay = new Intl.DateTimeFormat(undefined, { weekday: "short", day: "numeric" });
 
 export async function open({ api, body }) {
@@ -20,6 +27,7 @@ export async function open({ api, body }) {
   const charts = makeCharts(() => hours);
   const routes = el("div", {});
   const parts = el("div", { class: "parts" });
+  const capture = makeCapture();
   const ranges = el("div", { class: "segments", role: "group", "aria-label": "Time span" });
   ranges.append(...Object.entries(RANGES).map(([value, text]) => rangeButton(value, text)));
 
@@ -35,6 +43,8 @@ export async function open({ api, body }) {
       el("section", { class: "card chart-card span-4" }, el("header", {}, el("h2", {}, "Errors and limit hits")), el("div", { class: "body" }, charts.trouble.element, legend(TROUBLE))),
       el("section", { class: "card span-8" }, el("header", {}, el("h2", {}, "Response times by route"), el("span", { class: "muted small" }, "all replicas, last hour")), routes),
       el("section", { class: "card span-4" }, el("header", {}, el("h2", {}, "Parts"), el("span", { class: "muted small" }, "of the process that answered")), parts),
+      el("section", { class: "card chart-card span-4" }, el("header", {}, el("h2", {}, "Chats that were read"), el("span", { class: "muted small" }, "by the extension")), el("div", { class: "body" }, capture.element, legend(READ))),
+      el("section", { class: "card span-8" }, el("header", {}, el("h2", {}, "Sites"), el("span", { class: "muted small" }, "today, and in 14 days")), capture.sites),
     ),
   );
   return { every: 10_000, refresh: async () => draw(await api.get("/overview", { hours })) };
@@ -54,6 +64,7 @@ export async function open({ api, body }) {
     charts.update(seen.spans);
     show(routes, routeTable(seen.routes));
     show(parts, partsOf(seen.health));
+    capture.update(seen);
   }
 }
 
@@ -97,6 +108,51 @@ function makeCharts(hours) {
   }
 
   return { work, trouble, update };
+}
+
+/** How well people's extensions read the sites: a site that has changed shows in a few minutes. */
+function makeCapture() {
+  const day = (at) => shortDay.format(new Date(`${at}T12:00`));
+  const drawn = chart({ label: "Chats that were read, by day", height: 208, time: day });
+  const sites = el("div", {});
+
+  function update({ at, capture }) {
+    const days = Array.from({ length: CAPTURE_DAYS }, (_, n) => dayBefore(at, CAPTURE_DAYS - 1 - n));
+    const sum = (rows, key) => rows.reduce((total, row) => total + row[key], 0);
+    const valuesOf = (key) => days.map((one) => sum(capture.filter((row) => row.day === one), key));
+    drawn.update({ times: days, series: READ.map((one) => ({ ...one, values: valuesOf(one.key) })) });
+    const rows = Object.entries(SITES).flatMap(([site, name]) => {
+      const all = capture.filter((row) => row.site === site);
+      if (!all.length) return [];
+      const today = all.filter((row) => row.day === days.at(-1));
+      const of = (key) => `${number(sum(today, key))} / ${number(sum(all, key))}`;
+      return [{ name, of, missed: sum(today, "missed") + sum(today, "unreadable") + sum(today, "unknown_streams") }];
+    });
+    show(sites, siteTable(rows));
+  }
+
+  return { element: drawn.element, sites, update };
+}
+
+function dayBefore(at, days) {
+  return new Date(new Date(at).getTime() - days * 86_400_000).toISOString().slice(0, 10);
+}
+
+function siteTable(rows) {
+  return table({
+    caption: "How well the sites are read",
+    empty: "No extension has reported yet.",
+    rows,
+    columns: [
+      { label: "Site", cell: (one) => el("span", { class: "row" }, one.name, one.missed > 0 && el("span", { class: "badge dot warn" }, "Has it changed?")) },
+      { label: "Network", end: true, cell: (one) => one.of("network") },
+      { label: "Page", end: true, cell: (one) => one.of("dom") },
+      { label: "Not seen", end: true, cell: (one) => one.of("missed") },
+      { label: "Cut off", end: true, cell: (one) => one.of("partial") },
+      { label: "Not understood", end: true, cell: (one) => one.of("unreadable") },
+      { label: "New streams", end: true, cell: (one) => one.of("unknown_streams") },
+    ],
+  });
 }
 
 function routeTable(routes) {

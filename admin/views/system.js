@@ -94,6 +94,7 @@ function factsOf({ version, python, postgres, schema, pool_most: most, index_bud
 function sizeTable(tables) {
   return table({
     caption: "Tables",
+    folds: false,
     rows: tables,
     columns: [
       { label: "Table", cell: (one) => el("span", { class: "mono" }, one.name) },
@@ -105,10 +106,11 @@ function sizeTable(tables) {
 function settingTable(settings) {
   return table({
     caption: "Settings",
+    folds: false,
     rows: settings,
     columns: [
       { label: "Setting", cell: (one) => el("span", { class: "mono" }, one.name) },
-      { label: "Value", wide: true, cell: valueOf },
+      { label: "Value", cell: valueOf },
     ],
   });
 }

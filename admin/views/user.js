@@ -63,6 +63,7 @@ export async function open({ api, heading, body, id }) {
   function actions() {
     return [
       action("Rebuild the search cache", "Every replica reads it anew with the next search.", button("Rebuild", rebuild)),
+      action("Export the memories", "All texts, in a zip. That you took it goes on record.", el("a", { class: "button", href: `/admin/api${address}/export`, download: "" }, "Export")),
       action("Delete the account", "Memories, tokens, sessions and the account itself, for ever.", button("Delete…", erase, "danger")),
     ];
   }

@@ -53,10 +53,11 @@ def parts(file: Counted, path: Path) -> Iterator[ByteStream]:
             part = ByteStream(inflated.within_bounds(chunks))
             if not any(word in name.lower() for word in PRIVATE):
                 yield part
+            if part.damage:
+                return  # Its reader has told of it; nothing can be read behind it.
             part.rest()
             if part.damage:
-                # What was read of it has been told already: nothing can be read behind it.
-                return
+                raise Damaged(part.damage)
     except UnzipError as error:
         raise Damaged(_reason(error)) from error
 

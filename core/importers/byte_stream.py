@@ -7,6 +7,9 @@ from core.importers.turns import Damaged
 
 # Of one conversation. It bounds what a hostile file can make us hold.
 MOST_ITEM_BYTES = 64 * 1024 * 1024
+# How many more brackets may be opened in it than closed, those in its texts included: a parser's
+# work grows with the square of how deep it is.
+MOST_OPEN = 20_000
 
 
 class ByteStream:
@@ -54,10 +57,10 @@ class Utf8:
         self.stream = stream
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._first = True
-        self._allowed = MOST_ITEM_BYTES
+        self.allow_an_item()
 
     def allow_an_item(self) -> None:
-        self._allowed = MOST_ITEM_BYTES
+        self._allowed, self._open = MOST_ITEM_BYTES, 0
 
     def text(self, size: int) -> str:
         """Return some text, and none at the end. Raises Damaged where an item has no end."""
@@ -69,7 +72,8 @@ class Utf8:
             if text or not raw:
                 break
         self._allowed -= len(text)
-        if self._allowed < 0:
+        self._open += text.count("[") + text.count("{") - text.count("]") - text.count("}")
+        if self._allowed < 0 or self._open > MOST_OPEN:
             raise Damaged("too_large")
         return text
 

@@ -16,7 +16,7 @@ from playwright.async_api import BrowserContext, Page, Worker, async_playwright,
 from core.config import ROOT
 from tests.browser import chromium
 from tests.conftest import PASSWORD, Server, execute, until, url_of
-from tests.extension.sites import HOSTS, Sites, serve
+from tests.extension.sites import HOSTS, Sites, X, serve
 
 EXTENSION = ROOT / "extension"
 ALL_SITES = list(HOSTS)
@@ -33,15 +33,19 @@ EMPTY_OUTBOX = """async () => {
 }"""
 
 
-@pytest.fixture(scope="session")
-def built() -> Path:
-    """The extension as `make extension` builds it, and the editors of the fake sites."""
+def build() -> Path:
+    """Build the extension as `make extension` does, and the editors of the fake sites."""
     npm = shutil.which("npm")
     assert npm, "Node is needed to build the extension"
     for command in ([npm, "run", "--silent", "build"], ["node", "build.mjs", "--tests"]):
         run = subprocess.run(command, cwd=EXTENSION, capture_output=True, text=True)
         assert run.returncode == 0, run.stdout + run.stderr
     return EXTENSION / "dist" / "chrome"
+
+
+@pytest.fixture(scope="session")
+def built() -> Path:
+    return build()
 
 
 @pytest.fixture(scope="session")
@@ -57,7 +61,7 @@ def sites(fake_sites: Sites) -> Sites:
 
 
 def chrome_arguments(extension: Path, port: int) -> list[str]:
-    hosts = [*HOSTS.values(), "ws.chatgpt.com"]
+    hosts = [*HOSTS.values(), "ws.chatgpt.com", X]
     rules = ", ".join(f"MAP {host} 127.0.0.1:{port}" for host in hosts)
     return [
         *(["--no-sandbox"] if os.geteuid() == 0 else []),

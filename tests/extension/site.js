@@ -36,6 +36,7 @@ const SITES = {
     busy: () => make("button", { "aria-label": "Stop generating" }),
   },
 };
+SITES["x.com"] = { ...SITES["grok.com"], editor: "textarea", chat: () => null, path: () => "/i/grok?conversation=20" };
 const site = SITES[host];
 const state = { chat: site.chat(), parent: null, lastAsked: null, done: 0, failed: 0, stop: () => {} };
 
@@ -89,7 +90,7 @@ const ask = {
   "claude.ai"(text, options) {
     state.chat ??= crypto.randomUUID();
     const url = `/api/organizations/${crypto.randomUUID()}/chat_conversations/${state.chat}/`;
-    if (!options.again) state.lastAsked = crypto.randomUUID();
+    if (!options.again) state.lastAsked = options.id ?? crypto.randomUUID();
     const turn_message_uuids = { assistant_message_uuid: crypto.randomUUID() };
     if (!options.again) turn_message_uuids.human_message_uuid = state.lastAsked;
     return byFetch(url + (options.again ? "retry_completion" : "completion"), {
@@ -105,7 +106,7 @@ const ask = {
     inner[0] = [text, 0, null, null, null, null, 0];
     inner[2] = [state.chat, state.parent, null];
     inner[45] = options.temporary ? 1 : null;
-    inner[59] = crypto.randomUUID().toUpperCase();
+    state.lastAsked = inner[59] = options.id ?? crypto.randomUUID().toUpperCase();
     const form = new URLSearchParams({ "f.req": JSON.stringify([null, JSON.stringify(inner)]), at: "x" });
     return byXhr("/_/BardChatUi/data/assistant.lamda.BardFrontendService/StreamGenerate?bl=x&rt=c", form.toString());
   },
@@ -115,8 +116,11 @@ const ask = {
   },
 };
 
+ask["x.com"] = (text) => byFetch("/2/grok/add_response.json", { responses: [{ message: text, sender: 1 }], conversationId: "20" });
+
 /** Send a prompt and show its answer, as the site does. */
 async function send(text, options = {}) {
+  state.last = [text, options];
   if (!options.again) show("user", text);
   const busy = site.busy();
   document.body.append(busy);
@@ -124,6 +128,7 @@ async function send(text, options = {}) {
     const response = await ask[host](text, options);
     if (!response.ok) throw new Error("refused");
     const shown = show("assistant", "");
+    state.answerId = response.headers.get("x-answer-id");
     if (response.body) {
       const reader = response.body.getReader();
       while (!(await reader.read()).done);
@@ -141,6 +146,15 @@ async function send(text, options = {}) {
   busy.remove();
 }
 
+/** What a site does with what broke off: Grok takes the answer up, others ask under the same id. */
+async function again() {
+  if (host !== "grok.com") return send(state.last[0], { ...state.last[1], id: state.lastAsked });
+  const response = await fetch(`/rest/app-chat/conversations/reconnect-response-v2/${state.answerId}`);
+  await response.text();
+  state.parent = state.answerId;
+  if (!site.chat()) history.pushState(null, "", site.path((state.chat = response.headers.get("x-chat"))));
+}
+
 makeEditor(new URLSearchParams(location.search).get("editor") ?? site.editor);
 document.querySelector("#composer").addEventListener("keydown", (event) => {
   if (event.key !== "Enter" || event.shiftKey) return;
@@ -155,5 +169,5 @@ if (host === "chatgpt.com") {
   if (!location.search.includes("nosocket")) new WebSocket("wss://ws.chatgpt.com/socket");
   if (state.chat) void fetch(`/backend-api/conversation/${state.chat}`).then((response) => response.text());
 }
-Object.assign(window, { send, state, resume: () => byFetch("/backend-api/f/conversation/resume", { conversation_id: state.chat, offset: 0 }).then((response) => response.text()) });
+Object.assign(window, { send, state, again, resume: () => byFetch("/backend-api/f/conversation/resume", { conversation_id: state.chat, offset: 0 }).then((response) => response.text()) });
 document.title = "ready";

@@ -39,6 +39,8 @@ HOSTS = {
     "gemini": "gemini.google.com",
     "grok": "grok.com",
 }
+# Not one of the four: the extension has to be allowed there.
+X = "x.com"
 STRICT = (
     "default-src 'none'; script-src 'nonce-only'; frame-ancestors 'none'; "
     "connect-src 'self' wss://ws.chatgpt.com; "
@@ -49,13 +51,15 @@ STRICTER = STRICT + "require-trusted-types-for 'script'; trusted-types 'none'"
 
 @dataclass
 class Plan:
-    """How the site answers a prompt. `gate` holds the second half of the stream back."""
+    """How the site answers a prompt. `gate` holds the second half of the stream back; `chunks`
+    is into about how many pieces the stream is cut."""
 
     answer: str | None = None
     gate: asyncio.Event | None = None
     breaks_off: bool = False
     handoff: str | None = None
     status: int = 200
+    chunks: int = 16
 
 
 @dataclass
@@ -78,6 +82,7 @@ class Sites:
     turns: list[Turn] = field(default_factory=list)
     sockets: list[WebSocket] = field(default_factory=list)
     port: int = 0
+    sent: int = 0
 
     def clear(self) -> None:
         self.plans.clear()
@@ -124,20 +129,23 @@ class Sites:
 
     async def _body(self, raw: bytes, plan: Plan) -> AsyncIterator[bytes]:
         half = len(raw) // 2
-        for piece in self._cut(raw[:half]):
+        self.sent = 0
+        for piece in self._cut(raw[:half], plan.chunks // 2):
+            self.sent += 1
             yield piece
-            await asyncio.sleep(0)
+            await asyncio.sleep(0 if plan.chunks < 100 else 0.0005)
         if plan.gate:
             await plan.gate.wait()
         if plan.breaks_off:
             raise BrokenOff
-        for piece in self._cut(raw[half:]):
+        for piece in self._cut(raw[half:], plan.chunks // 2):
+            self.sent += 1
             yield piece
-            await asyncio.sleep(0)
+            await asyncio.sleep(0 if plan.chunks < 100 else 0.0005)
 
-    def _cut(self, raw: bytes) -> Iterator[bytes]:
+    def _cut(self, raw: bytes, count: int) -> Iterator[bytes]:
         """Cut at any byte, also within a character."""
-        most = max(2, len(raw) // 8)
+        most = max(2, 2 * len(raw) // count)
         start = 0
         while start < len(raw):
             length = self.chance.randint(1, most)
@@ -216,6 +224,19 @@ def make_app(sites: Sites) -> Starlette:
         text = wire.grok(turn.chat, turn.asked, turn.answered, pieces, first=chat is None)
         return sites.stream(turn, text)
 
+    async def xgrok(request: Request) -> Response:
+        body = await request.json()
+        [said] = body["responses"]
+        turn = sites.record("xgrok", "20", str(uuid4()), said["message"], body)
+        pieces = sites.pieces(turn.answer)
+        return sites.stream(turn, wire.xgrok(turn.chat, turn.asked, turn.answered, pieces))
+
+    async def reconnect(request: Request) -> Response:
+        turn = next(t for t in sites.turns if t.answered == request.path_params["answer"])
+        pieces = sites.pieces(turn.answer)
+        text = wire.grok(turn.chat, turn.asked, turn.answered, pieces, first=False)
+        return sites.stream(turn, text)
+
     async def moved(request: Request) -> Response:
         """An address that nobody knows yet, which answers in a way that nobody knows yet."""
         body = await request.json()
@@ -242,6 +263,8 @@ def make_app(sites: Sites) -> Starlette:
             Route(f"{claude_api}/completion", claude, methods=["POST"]),
             Route(f"{claude_api}/retry_completion", claude, methods=["POST"]),
             Route(service, gemini, methods=["POST"]),
+            Route("/2/grok/add_response.json", xgrok, methods=["POST"]),
+            Route(f"{chats}/reconnect-response-v2/{{answer}}", reconnect),
             Route(f"{chats}/new", grok, methods=["POST"]),
             Route(f"{chats}/{{chat}}/responses", grok, methods=["POST"]),
             WebSocketRoute("/socket", socket),

@@ -14,7 +14,7 @@ from tests.extension.sites import Plan, Sites
 
 # What the fake sites' own scripts leave in the window.
 SITES_OWN_NAMES = [
-    *("send", "state", "resume", "make", "show", "byFetch", "byXhr"),
+    *("send", "state", "again", "resume", "make", "show", "byFetch", "byXhr"),
     *("makeEditor", "readEditor", "clearEditor", "0", "__playwright_builtins__"),
 ]
 TEXT = "Line\r\n\n```py\nx = '\\u0000'\n```\n終わり 🙂 עברית "

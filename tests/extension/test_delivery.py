@@ -222,6 +222,55 @@ async def test_a_personal_token_does_instead_of_a_password(
     assert (await extension.status())["needsSignIn"] is True
 
 
+async def test_accounts_of_a_supabase_project_sign_in_there(
+    fresh: Extension, sites: Sites, make_server: Callable[..., Server]
+) -> None:
+    """A server at home speaks the project's protocol, and so stands for one here."""
+    project = make_server()
+    keys = f"{project.url}/auth/v1/.well-known/jwks.json"
+    fresh.server = make_server(SUPABASE_URL="http://127.0.0.1", SUPABASE_JWKS_URL=keys)
+    await up(project)
+    await up(fresh.server)
+    asked = await fresh.send({"type": "useServer", "server": fresh.server.url})
+    assert asked == {"answers": False, "services": []}
+    url = f"{project.url}/"
+    offered = await fresh.send({"type": "useSupabase", "url": url, "key": "sb_publishable_x"})
+    assert offered["answers"] is True
+    person = {"email": fresh.email, "password": PASSWORD}
+    assert await fresh.send({"type": "signUp"} | person) == {"ok": True}
+    await fresh.send({"type": "agree", "sites": ["claude"]})
+
+    await fresh.say(await fresh.open("claude"), "Kept for a user of Supabase")
+
+    async with httpx.AsyncClient(base_url=project.url) as client:
+        answer = await client.post("/auth/v1/token?grant_type=password", json=person)
+    fresh.headers = {"Authorization": f"Bearer {answer.json()['access_token']}"}
+    await fresh.until_saved(whole(1))
+
+
+async def test_a_full_outbox_keeps_the_oldest_and_says_so(guest: Extension, sites: Sites) -> None:
+    """Texts are counted as two bytes a character: 30 of 2 MB are more than 50 MB."""
+    guest.server.kill()
+    page = await guest.open("claude")
+    for n in range(30):
+        sites.plan(f"Turn {n}", Plan(answer="x" * 1_000_000, chunks=8))
+        await guest.say(page, f"Turn {n}")
+
+    async def full() -> bool:
+        return bool((await guest.status())["full"])
+
+    await until(full, 60)
+    guest.server.start()
+    await up(guest.server)
+    await guest.send({"type": "retryNow"})
+    await waiting(guest, 0)
+
+    saved = await guest.until_saved(lambda found: len(found) == 30)
+    kept = [memory["prompt"] for memory in saved if memory["status"] == "complete"]
+    assert 20 <= len(kept) < 30
+    assert kept == [f"Turn {n}" for n in range(len(kept))]
+
+
 async def test_a_spent_day_is_held_until_it_is_reset(
     fresh: Extension, sites: Sites, make_server: Callable[..., Server]
 ) -> None:

@@ -4,10 +4,11 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.async_api import Page
+from playwright.async_api import Page, expect
 
 from tests.extension.conftest import Extension, whole
 from tests.extension.sites import Plan, Sites
+from tests.xss import PAYLOADS
 
 PLACES = [
     pytest.param("chatgpt", "prosemirror", id="ProseMirror"),
@@ -128,46 +129,37 @@ async def test_a_draft_leaves_the_page_only_when_its_owner_asks(
     assert await used(extension) == before + 1
 
 
-XSS = [
-    "<script>parent.hurt = 1</script>",
-    "<img src=x onerror='parent.hurt=1'>",
-    "<svg onload=parent.hurt=1>",
-    "\"'><iframe srcdoc='<script>parent.hurt=1</script>'>",
-    "javascript:hurt=1",
-    "{{constructor.constructor('hurt=1')()}}",
-    "<a href='javascript:hurt=1' autofocus onfocus=hurt=1>click</a>",
-    "</textarea></style></script><script>hurt=1</script>",
-    "<math><mtext><img src onerror=hurt=1></mtext></math>",
-    "<details open ontoggle=hurt=1>",
-]
-
-
 async def test_no_memory_runs_a_script_anywhere(extension: Extension, sites: Sites) -> None:
-    for text in XSS:
-        sites.plan(f"walrus {text}", Plan(answer=f"{text} walrus"))
+    hurt = "walrus <img src=x onerror=window.pwned=1>"
+    sites.plan(hurt, Plan(answer=hurt))
     page = await extension.open("claude")
-    for text in XSS:
-        await extension.say(page, f"walrus {text}")
-    await extension.until_saved(whole(len(XSS)))
+    await extension.say(page, hurt)
+    await extension.until_saved(whole(1))
+    async with httpx.AsyncClient(
+        base_url=extension.server.url, headers=extension.headers
+    ) as client:
+        for text in PAYLOADS:
+            chat = {"conversation_id": "c-1", "conversation_title": f"walrus {text}"[:400]}
+            body = {"prompt": f"walrus {text}", "provider": "claude"} | chat
+            saved = await client.post("/save-prompt", json=body)
+            assert saved.status_code == 201, saved.text
 
     panel = await extension.own_page("panel")
     await panel.fill("#query", "walrus")
     await panel.keyboard.press("Enter")
     await panel.locator("#results li").first.wait_for()
-    assert await panel.locator("#results li").count() >= 1
-    await panel.get_by_text("Read", exact=True).first.click()
-    await panel.locator("#results .turn").first.wait_for()
-    assert await panel.locator("#results .turn").count() == len(XSS)
+    assert await panel.locator("#results li").count() == 20
+    await panel.get_by_text("Read", exact=True).nth(5).click()
+    await expect(panel.locator("#results .turn")).to_have_count(len(PAYLOADS))
     popup = await extension.own_page("popup")
-    await popup.locator("#last").wait_for()
+    await expect(popup.locator("#last-label")).to_have_text(hurt)
     await page.bring_to_front()
     await page.locator("[contenteditable=true]").click()
     await page.keyboard.type("walrus")
-    tab = await extension.tab_of(page)
-    await extension.own.evaluate("tab => chrome.tabs.sendMessage(tab, {type: 'openMemories'})", tab)
+    await open_list(extension, page)
     await page.wait_for_timeout(1_000)
 
     for place in (panel, popup, page):
-        assert await place.evaluate("window.hurt === undefined")
-    inside = "document.querySelectorAll('main script, main img, main svg, main iframe').length"
+        assert await place.evaluate("window.pwned === undefined")
+    inside = "document.querySelectorAll('main :is(script, img, svg, iframe, a, style)').length"
     assert await panel.evaluate(inside) == 0

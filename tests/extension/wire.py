@@ -126,7 +126,8 @@ def grok(chat: str, asked: str, answered: str, pieces: Sequence[str], *, first: 
         return json.dumps({"result": result}) + "\n"
 
     opening = {"result": {"conversation": {"conversationId": chat}}}
-    told = [{"token": piece, "isThinking": False, "messageTag": "final"} for piece in pieces]
+    said = {"isThinking": False, "messageTag": "final", "responseId": answered}
+    told = [said | {"token": piece} for piece in pieces]
     whole = {"responseId": answered, "message": "".join(pieces), "model": "grok-9"}
     return (json.dumps(opening) + "\n" if first else "") + "".join(
         map(
@@ -139,3 +140,14 @@ def grok(chat: str, asked: str, answered: str, pieces: Sequence[str], *, first: 
             ],
         )
     )
+
+
+def xgrok(chat: str, asked: str, answered: str, pieces: Sequence[str]) -> str:
+    said = {"sender": "ASSISTANT", "messageTag": "final"}
+    lines: list[Any] = [
+        {"conversationId": chat, "userChatItemId": asked, "agentChatItemId": answered},
+        {"result": said | {"message": "not the answer", "isThinking": True}},
+        *({"result": said | {"message": piece}} for piece in pieces),
+        {"result": {"isSoftStop": True}},
+    ]
+    return "".join(json.dumps(line) + "\n" for line in lines)

@@ -1,29 +1,30 @@
 // The turns of one page: what the tap reports becomes prompts and answers to be saved. It knows
 // no document and no chrome.*, so that all of it runs in Node too.
 
-import { wellFormed } from "../ids";
-import { withoutContext } from "../marker";
-import type {
-  AnswerNews,
-  CounterName,
-  Facts,
-  OpenTurn,
-  PromptNews,
-  Tapped,
-  TurnNews,
-} from "../messages";
+import type { AnswerNews, CounterName, OpenTurn, PromptNews, Tapped } from "../messages";
 import {
-  emptyAnswer,
   endpointFor,
-  type Answer,
   type Continued,
   type Endpoint,
   type History,
   type Prompt,
-  type Reader,
   type Site,
   type SiteRequest,
 } from "../sites/site";
+import { PastTurns } from "./past";
+import {
+  answerOf,
+  conversationOf,
+  isUntold,
+  mayBeNamed,
+  nameOf,
+  newsOf,
+  pattern,
+  silentReader,
+  textOf,
+  type Phase,
+  type Turn,
+} from "./turn";
 
 export interface World {
   now(): number;
@@ -38,30 +39,6 @@ const CHECKPOINT_MS = 3_000;
 /** A title may come right after the end of an answer. */
 const TITLE_MS = 1_000;
 const GIVE_UP_MS = 15 * 60_000;
-const MOST_REMEMBERED = 500;
-
-type Phase = "streaming" | "waiting" | "done";
-
-interface Turn {
-  key: string;
-  prompt: Prompt;
-  text: string;
-  replaces: string | undefined;
-  again: boolean;
-  capture: "network" | "dom";
-  reader: Reader;
-  phase: Phase;
-  refused: boolean;
-  startedAt: number;
-  page: URL;
-  conversationId: string | undefined;
-  quietSince: number;
-  doneAt: number | undefined;
-  saidAt: number;
-  said: string;
-  saidName: string | undefined;
-  promptSaid: boolean;
-}
 
 interface Stream {
   endpoint: Endpoint;
@@ -79,8 +56,7 @@ export class Turns {
   #world: World;
   #streams = new Map<number, Stream>();
   #open = new Set<Turn>();
-  #past: Turn[] = [];
-  #texts = new Map<string, string>();
+  #past = new PastTurns();
 
   constructor(site: Site, world: World) {
     this.#site = site;
@@ -115,7 +91,7 @@ export class Turns {
         attachments: [],
       };
       const turn = this.#newTurn(prompt, left.key, "waiting");
-      turn.promptSaid = turn.refused = true;
+      turn.promptSaid = turn.adopted = true;
       turn.saidName = left.messageId;
       this.#open.add(turn);
     }
@@ -137,7 +113,7 @@ export class Turns {
   /** Turns whose answer no stream brings, so that the page must be read. */
   starving(): { key: string; since: number }[] {
     return [...this.#open]
-      .filter((turn) => turn.phase === "waiting" && !turn.refused && isUntold(turn.reader.answer))
+      .filter((turn) => turn.phase === "waiting" && !turn.refused && !turn.adopted && isUntold(turn.reader.answer))
       .map(({ key, quietSince }) => ({ key, since: quietSince }));
   }
 
@@ -196,28 +172,29 @@ export class Turns {
     const turn = this.#newTurn(prompt, this.#world.newKey(), "streaming");
     this.#world.count("network");
     this.#open.add(turn);
-    this.#remember(turn);
+    this.#past.remember(turn);
     // Another answer has an id once it is there; its prompt is safe already.
-    if (!turn.again || this.#nameOf(turn)) this.#sayPrompt(turn, this.#mayBeNamed(turn));
+    if (!turn.again || nameOf(turn)) this.#sayPrompt(turn, mayBeNamed(this.#site, turn));
     return turn;
   }
 
   #newTurn(prompt: Prompt, key: string, phase: Phase): Turn {
     const now = this.#world.now();
-    const sibling = this.#siblingOf(prompt);
+    const sibling = this.#past.siblingOf(prompt);
     const text = textOf(prompt);
     const again = prompt.again || (sibling !== undefined && sibling.text === text);
     const replaces = prompt.again ? prompt.messageId : sibling?.prompt.messageId;
     return {
       key,
       prompt,
-      text: text || (again && replaces ? (this.#texts.get(replaces) ?? "") : ""),
+      text: text || (again && replaces ? this.#past.textOf(replaces) : ""),
       replaces: replaces ?? sibling?.saidName,
       again,
       capture: "network",
       reader: this.#site.reader(),
       phase,
       refused: false,
+      adopted: false,
       startedAt: now,
       page: this.#world.page(),
       conversationId: prompt.conversationId,
@@ -230,49 +207,20 @@ export class Turns {
     };
   }
 
-  /** A turn that took the same place: the new one is its edit, or asks for another answer. */
-  #siblingOf({ parentId, conversationId, messageId }: Prompt): Turn | undefined {
-    if (!parentId || !conversationId) return undefined;
-    return this.#past.findLast(
-      (turn) =>
-        turn.prompt.parentId === parentId &&
-        turn.conversationId === conversationId &&
-        (turn.prompt.messageId === undefined || turn.prompt.messageId !== messageId),
-    );
-  }
-
-  #remember(turn: Turn): void {
-    this.#past.push(turn);
-    if (this.#past.length > MOST_REMEMBERED) this.#past.shift();
-    if (turn.prompt.messageId && turn.text && !turn.again) {
-      this.#rememberText(turn.prompt.messageId, turn.text);
-    }
-  }
-
-  #rememberText(messageId: string, text: string): void {
-    this.#texts.set(messageId, text);
-    if (this.#texts.size > MOST_REMEMBERED) this.#texts.delete(this.#texts.keys().next().value!);
-  }
-
   #waitingFor({ conversationId, answerId }: Continued): Turn | undefined {
     const waiting = [...this.#open].filter((turn) => turn.phase === "waiting");
     const fitting = waiting.filter(
       (turn) =>
         (answerId !== undefined && turn.reader.answer.messageId === answerId) ||
-        (conversationId !== undefined && this.#conversationOf(turn) === conversationId),
+        (conversationId !== undefined && conversationOf(turn) === conversationId),
     );
     if (fitting.length > 0) return fitting.at(-1);
-    return waiting.length === 1 && this.#mayFit(waiting[0]!, conversationId)
-      ? waiting[0]
-      : undefined;
-  }
-
-  #mayFit(turn: Turn, conversationId: string | undefined): boolean {
-    return conversationId === undefined || this.#conversationOf(turn) === undefined;
-  }
-
-  #conversationOf(turn: Turn): string | undefined {
-    return turn.reader.answer.conversationId ?? turn.conversationId;
+    // Nothing tells which: then it can only be the one that waits, of this page before others.
+    const own = waiting.filter((turn) => !turn.adopted);
+    const [only, ...others] = own.length > 0 ? own : waiting;
+    const unknown =
+      only && (conversationId === undefined || conversationOf(only) === undefined);
+    return unknown && others.length === 0 ? only : undefined;
   }
 
   #goOn(turn: Turn): void {
@@ -293,7 +241,7 @@ export class Turns {
         (turn) =>
           turn.phase === "streaming" &&
           turn.quietSince === Infinity &&
-          this.#conversationOf(turn) === whose.conversationId,
+          conversationOf(turn) === whose.conversationId,
       );
       const turn = streaming ?? this.#waitingFor(whose);
       if (!turn) continue;
@@ -306,11 +254,11 @@ export class Turns {
 
   #feed(turn: Turn, text: string): void {
     if (turn.phase === "done") return;
-    const named = this.#nameOf(turn);
+    const named = nameOf(turn);
     turn.reader.push(text);
     const now = this.#world.now();
     const { answer } = turn.reader;
-    if (!turn.again && !named && this.#nameOf(turn)) this.#sayPrompt(turn, false);
+    if (!turn.again && !named && nameOf(turn)) this.#sayPrompt(turn, false);
     if (answer.done) turn.doneAt ??= now;
     else if (now - turn.saidAt >= CHECKPOINT_MS && !turn.again) this.#sayAnswer(turn, true);
   }
@@ -351,10 +299,10 @@ export class Turns {
 
   #learn(history: History): void {
     for (const past of history.turns) {
-      this.#rememberText(past.promptId, past.prompt);
+      this.#past.rememberText(past.promptId, past.prompt);
       for (const turn of this.#open) {
         if (turn.phase !== "waiting" || past.answer === "") continue;
-        const id = this.#nameOf(turn);
+        const id = nameOf(turn);
         if (turn.again ? past.answerId !== id || !id : past.promptId !== id) continue;
         const { answer } = turn.reader;
         answer.text = past.answer;
@@ -373,7 +321,7 @@ export class Turns {
     }
     if (turn.reader.answer.text.trim() === "") return this.#world.count("empty");
     this.#world.count("complete");
-    this.#world.send({ ...this.#news(turn, false), ...this.#answer(turn, "complete", false) });
+    this.#world.send({ ...newsOf(this.#site, turn, false), ...answerOf(turn, "complete", false) });
   }
 
   #giveUp(turn: Turn): void {
@@ -382,22 +330,9 @@ export class Turns {
     turn.phase = "done";
   }
 
-  #nameOf(turn: Turn): string | undefined {
-    const { prompt, replaces, again, reader } = turn;
-    const own = [prompt.messageId, reader.answer.promptId].find((id) => id && id !== replaces);
-    if (own) return own;
-    if (!again) return undefined;
-    // Which of several messages is the answer is known at its end.
-    return prompt.answerId ?? (turn.phase === "streaming" ? undefined : reader.answer.messageId);
-  }
-
-  #mayBeNamed(turn: Turn): boolean {
-    return this.#site.namesLate && this.#nameOf(turn) === undefined;
-  }
-
   #sayPrompt(turn: Turn, unnamed: boolean): void {
     turn.promptSaid = true;
-    const news = this.#news(turn, unnamed);
+    const news = newsOf(this.#site, turn, unnamed);
     turn.saidName = news.messageId;
     if (turn.text.trim() !== "") this.#world.send({ ...news, type: "prompt", prompt: turn.text });
   }
@@ -407,70 +342,7 @@ export class Turns {
     if (text.trim() === "" || (text === turn.said && checkpoint)) return;
     turn.said = text;
     turn.saidAt = this.#world.now();
-    const news = this.#news(turn, this.#mayBeNamed(turn) && checkpoint);
-    this.#world.send({ ...news, ...this.#answer(turn, "partial", checkpoint) });
+    const news = newsOf(this.#site, turn, mayBeNamed(this.#site, turn) && checkpoint);
+    this.#world.send({ ...news, ...answerOf(turn, "partial", checkpoint) });
   }
-
-  #answer(turn: Turn, status: "complete" | "partial", checkpoint: boolean) {
-    const response = wellFormed(turn.reader.answer.text);
-    return { type: "answer" as const, response, status, checkpoint };
-  }
-
-  #news(turn: Turn, unnamed: boolean): TurnNews {
-    return {
-      key: turn.key,
-      provider: this.#site.provider,
-      messageId: this.#nameOf(turn),
-      replacesMessageId: turn.replaces,
-      unnamed,
-      facts: this.#facts(turn),
-      occurredAt: new Date(turn.startedAt).toISOString(),
-    };
-  }
-
-  #facts(turn: Turn): Facts {
-    const { answer } = turn.reader;
-    const { attachments } = turn.prompt;
-    return {
-      model: short(answer.model ?? turn.prompt.model),
-      conversation_id: short(
-        this.#conversationOf(turn) ?? this.#site.conversationOf(turn.page),
-      ),
-      conversation_title: short(answer.title),
-      url: short(turn.page.origin + turn.page.pathname),
-      metadata: {
-        capture: turn.capture,
-        ...(attachments.length > 0 && {
-          attachments: attachments.slice(0, 20).map((name) => short(name)),
-        }),
-      },
-    };
-  }
-}
-
-/** No stream has told the answer, or the one that began it has handed it over. */
-function isUntold(answer: Answer): boolean {
-  return answer.elsewhere || answer.text === "";
-}
-
-function textOf(prompt: Prompt): string {
-  const text = wellFormed(withoutContext(prompt.text));
-  // What was sent without a word is known by the names of its files.
-  return text.trim() === "" ? wellFormed(prompt.attachments.join(", ")) : text;
-}
-
-function silentReader(): Reader {
-  return { answer: emptyAnswer(), push() {}, close() {}, reopen() {} };
-}
-
-/** Facts are bounded by the server; one that is too long is no reason to lose a turn. */
-function short(text: string | undefined): string | undefined {
-  return text && wellFormed(Array.from(text).slice(0, 500).join(""));
-}
-
-/** An address without what could tell a person: ids become `*`. */
-function pattern(url: string): string {
-  const { host, pathname } = new URL(url);
-  const steps = pathname.split("/").map((step) => (/\d|.{25}/.test(step) ? "*" : step));
-  return (host + steps.join("/")).slice(0, 200);
 }

@@ -11,6 +11,7 @@ import type { Tapped } from "../messages";
   const { port1: port, port2 } = new MessageChannel();
   const decoder = TextDecoder;
   const LARGEST_BODY = 8_000_000;
+  const TOGETHER_MS = 100;
   // Nothing new is looked at while this is false; what has begun is still read to its end.
   let listening = true;
   let requests = 0;
@@ -41,7 +42,17 @@ import type { Tapped } from "../messages";
     return "";
   };
 
+  /** Read a copy to its end. Pieces that come close together are passed on together. */
   const readAll = async (n: number, response: Response, announced: Promise<void>): Promise<void> => {
+    let pieces: Uint8Array[] = [];
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const passOn = (): void => {
+      timer = undefined;
+      const data = joined(pieces);
+      pieces = [];
+      if (data.length > 0) port.postMessage({ k: "data", n, data } satisfies Tapped, [data.buffer]);
+    };
+    let reason: "done" | "aborted" | "failed" = "done";
     try {
       // The copy is made before the page can touch the answer.
       const reader = response.clone().body?.getReader();
@@ -50,12 +61,24 @@ import type { Tapped } from "../messages";
       for (;;) {
         const chunk = await reader?.read();
         if (!chunk || chunk.done) break;
-        say({ k: "data", n, data: chunk.value });
+        pieces.push(chunk.value);
+        timer ??= setTimeout(passOn, TOGETHER_MS);
       }
-      say({ k: "end", n, reason: "done" });
     } catch (error) {
-      say({ k: "end", n, reason: reasonOf(error) });
+      reason = reasonOf(error);
     }
+    clearTimeout(timer);
+    passOn();
+    say({ k: "end", n, reason });
+  };
+  const joined = (pieces: Uint8Array[]): Uint8Array<ArrayBuffer> => {
+    const whole = new Uint8Array(pieces.reduce((sum, piece) => sum + piece.length, 0));
+    let end = 0;
+    for (const piece of pieces) {
+      whole.set(piece, end);
+      end += piece.length;
+    }
+    return whole;
   };
   const reasonOf = (error: unknown): "aborted" | "failed" =>
     error instanceof DOMException && error.name === "AbortError" ? "aborted" : "failed";

@@ -77,6 +77,7 @@ export class GrokReader implements Reader {
       answer.promptId;
     answer.messageId =
       nameAt(response, "modelResponse", "responseId") ??
+      nameAt(response, "responseId") ??
       nameAt(event, "agentChatItemId") ??
       answer.messageId;
     answer.model = nameAt(response, "modelResponse", "model") ?? answer.model;

@@ -153,7 +153,9 @@ async function refresh(): Promise<void> {
 async function openPanel(query: string): Promise<void> {
   const { id } = await chrome.windows.getCurrent();
   await chrome.storage.session.set({ query });
-  if (id !== undefined) await chrome.sidePanel.open({ windowId: id });
+  // A browser without a side panel shows it in a tab.
+  if (!chrome.sidePanel?.open) await chrome.tabs.create({ url: "panel.html" });
+  else if (id !== undefined) await chrome.sidePanel.open({ windowId: id });
 }
 
 $("search").addEventListener("submit", (event) => {

@@ -6,6 +6,7 @@ import { siteOf } from "../sites/all";
 import type { Site } from "../sites/site";
 import * as delivery from "./delivery";
 import * as health from "./health";
+import * as ledger from "./ledger";
 import { search } from "./memories";
 import * as outbox from "./outbox";
 import { Problem } from "./server";
@@ -34,7 +35,7 @@ chrome.permissions.onAdded.addListener(() => void registerOptionalSites());
 self.addEventListener("online", () => void delivery.flushNow());
 
 // Web pages' scripts, ours included, must not read the session.
-void chrome.storage.local.setAccessLevel({ accessLevel: "TRUSTED_CONTEXTS" });
+void chrome.storage.local.setAccessLevel?.({ accessLevel: "TRUSTED_CONTEXTS" });
 void deliver();
 
 async function deliver(): Promise<void> {
@@ -47,7 +48,7 @@ async function installed(reason: string): Promise<void> {
 }
 
 async function started(): Promise<void> {
-  await outbox.tidy();
+  await ledger.tidy();
   await health.forgetOld();
   await delivery.flushNow();
   await showBadge();
@@ -92,7 +93,7 @@ async function hello(site: Site, incognito: boolean): Promise<HelloAnswer> {
   const now = await settings();
   const standing = standingFor(site, incognito, now);
   const open =
-    standing === "saving" ? await outbox.openTurns(now.account!.id, site.provider) : [];
+    standing === "saving" ? await ledger.openTurns(now.account!.id, site.provider) : [];
   return { standing, paused: pausedOn(site, now), open };
 }
 

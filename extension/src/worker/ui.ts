@@ -8,6 +8,7 @@ import type { SiteId } from "../sites/site";
 import { note } from "./database";
 import { flush, flushNow, queue } from "./delivery";
 import { rows } from "./health";
+import * as ledger from "./ledger";
 import { ask, conversation, search } from "./memories";
 import * as outbox from "./outbox";
 import { data, fetchEnvelope, Problem } from "./server";
@@ -185,7 +186,7 @@ async function status(tabId: number | null): Promise<Status> {
   const alive = all.filter(({ dead }) => !dead);
   const ours = alive.filter(({ account }) => account === now.account?.id);
   const { until, why } = await queue();
-  const last = now.account && (await outbox.lastSaved(now.account.id));
+  const last = now.account && (await ledger.lastSaved(now.account.id));
   const full = (await note<number>("full")) ?? 0;
   return {
     server: now.server,
@@ -232,7 +233,7 @@ async function here(tabId: number | null): Promise<Status["here"]> {
   const tab = await chrome.tabs.get(tabId);
   const counted =
     now.account && where.conversationId
-      ? await outbox.countTurns(now.account.id, site.provider, where.conversationId)
+      ? await ledger.countTurns(now.account.id, site.provider, where.conversationId)
       : { saved: 0, all: 0 };
   const paused = now.paused.some(
     ({ provider, conversationId }) =>

@@ -1,0 +1,325 @@
+"""Whatever becomes of a cache, a search finds the same as if every row had been looked at."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
+
+import asyncpg
+import numpy as np
+import pytest
+
+from core import memories
+from core.capture import Capture
+from core.embed_local import LocalEmbedder
+from core.embedding_worker import EmbeddingWorker
+from core.embeddings import Span, Vectors
+from core.retrieval import Retrieval
+from core.save_queue import write_together
+from core.user_caches import UserCaches
+from storage import embedding_queue, keyword_store
+from storage.database import acting_as
+from storage.memory_store import Filters
+from storage.vector_index import MOST_FLAT
+from tests.conftest import until
+from tests.test_replicas import pool
+from tests.test_search import LIBRARY
+
+__all__ = ["pool"]
+DIMENSIONS = 48
+PLENTY = 2**30
+GONE = "note 5 about subject5"
+QUESTIONS = (
+    "sort a list in Python code",
+    "What should I cook tonight?",
+    "three days in Portugal in May",
+    "my leg hurts",
+    "lentil soup recipe",
+    "",
+)
+
+
+class Near:
+    """Knows nothing of words: "near 7" is close to the seventh of its vectors."""
+
+    name, dimensions = "test:near", DIMENSIONS
+
+    def __init__(self, count: int) -> None:
+        drawn = np.random.default_rng(7).standard_normal((count, DIMENSIONS)).astype(np.float32)
+        self.vectors = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
+
+    def split(self, text: str, most: int) -> list[Span]:
+        return [Span(0, len(text))]
+
+    async def embed(self, texts: Sequence[str], *, urgent: bool = False) -> Vectors:
+        around = np.random.default_rng(3).standard_normal(DIMENSIONS) / 12
+        near = [self.vectors[int(text.split()[-1])] + around for text in texts]
+        return np.array([v / np.linalg.norm(v) for v in near], np.float32)
+
+    async def aclose(self) -> None:
+        pass
+
+
+async def remember(database: asyncpg.Connection, near: Near) -> UUID:
+    """A person with a memory for each vector, as a service before packed words left them."""
+    user_id = uuid4()
+    start = datetime(2024, 1, 1, tzinfo=UTC)
+    ids = [UUID(int=(n + 1) << 80 | user_id.int & (1 << 80) - 1) for n in range(len(near.vectors))]
+    texts = [f"note {n} about subject{n % 97}" for n in range(len(ids))]
+    await database.execute("SET search_path = memory_layer, public")
+    await database.execute("INSERT INTO user_state VALUES ($1, $2)", user_id, len(ids))
+    await database.copy_records_to_table(
+        "memories",
+        schema_name="memory_layer",
+        columns=["user_id", "id", "prompt", "status", "provider", "content_hash", "occurred_at",
+                 "change_seq", "embedding_state", "embedding_model"],
+        records=[
+            (user_id, i, text, "waiting", "chatgpt", text.encode(), start + timedelta(hours=n),
+             n + 1, "done", near.name)
+            for n, (i, text) in enumerate(zip(ids, texts, strict=True))
+        ],
+    )  # fmt: skip
+    await database.execute(
+        "INSERT INTO chunks SELECT $1, id, $2, 0, 'prompt', 0, 4, vector::vector"
+        " FROM unnest($3::uuid[], $4::text[]) AS c (id, vector)",
+        user_id,
+        near.name,
+        ids,
+        [str(v.tolist()) for v in near.vectors],
+    )
+    return user_id
+
+
+async def found(retrieval: Retrieval, user_id: UUID, query: str, limit: int = 10):
+    recall = await retrieval.recall(user_id, query, limit, Filters())
+    return [(hit.memory.prompt, round(hit.score, 3), hit.relevant) for hit in recall.hits]
+
+
+async def loaded(retrieval: Retrieval, user_id: UUID) -> None:
+    async def is_loaded() -> bool:
+        return retrieval.caches.of(user_id).at.epoch is not None
+
+    await until(is_loaded)
+
+
+async def test_a_person_with_many_memories_finds_what_an_exact_search_finds(pool, database):
+    near = Near(12_500)
+    user_id = await remember(database, near)
+    cached, exact = Retrieval(pool, near, PLENTY), Retrieval(pool, near, PLENTY, cached=False)
+
+    agreed = []
+    for n in range(0, 12_500, 2_500):
+        mine, true = (
+            await found(cached, user_id, f"note {n}"),
+            await found(exact, user_id, f"note {n}"),
+        )
+        assert f"note {n} about subject{n % 97}" in [hit[0] for hit in mine]
+        agreed.append(len({hit[0] for hit in mine} & {hit[0] for hit in true}) / 10)
+
+    index = cached.caches.of(user_id).index
+    assert index.vectors == 12_500 > MOST_FLAT
+    assert np.mean(agreed) >= 0.99
+    assert await database.fetchval("SELECT count(*) FROM keywords") == 12_500
+    for retrieval in (cached, exact):
+        retrieval.close()
+
+
+async def test_a_search_is_answered_while_its_cache_is_still_being_loaded(pool, database):
+    near = Near(3_000)
+    user_id = await remember(database, near)
+    hurried, patient = Retrieval(pool, near, PLENTY, patience=0), Retrieval(pool, near, PLENTY)
+
+    at_once = await found(hurried, user_id, "note 11")
+
+    assert len(at_once) == 10
+    assert at_once == await found(patient, user_id, "note 11")
+    await loaded(hurried, user_id)
+    assert await found(hurried, user_id, "note 11") == at_once
+    for retrieval in (hurried, patient):
+        retrieval.close()
+
+
+async def test_a_deleted_memory_comes_back_from_nowhere(pool, database):
+    near = Near(1_500)
+    user_id = await remember(database, near)
+    kinds = {"cached": {}, "no cache": {"cached": False}, "loading": {"patience": 0.0}}
+    retrievals = {kind: Retrieval(pool, near, PLENTY, **more) for kind, more in kinds.items()}
+    recall = await retrievals["cached"].recall(user_id, "note 5", 10, Filters())
+    [gone] = [hit.memory.id for hit in recall.hits if hit.memory.prompt == GONE]
+
+    # The third begins to load while the memory is still there.
+    loading = asyncio.create_task(found(retrievals["loading"], user_id, "note 5"))
+    await memories.delete(pool, user_id, gone)
+    await loading
+
+    for retrieval in retrievals.values():
+        for _ in range(2):
+            texts = [hit[0] for hit in await found(retrieval, user_id, "note 5", 100)]
+            assert GONE not in texts
+            assert len(texts) == 100
+    await loaded(retrievals["loading"], user_id)
+    texts = [hit[0] for hit in await found(retrievals["loading"], user_id, "note 5", 100)]
+    assert GONE not in texts
+    for retrieval in retrievals.values():
+        retrieval.close()
+
+
+async def test_nothing_of_a_deleted_memorys_words_is_kept(pool, database):
+    user_id, kept, gone = uuid4(), uuid4(), uuid4()
+    await write_together(pool, [Capture(user_id, i, "prompt", "zanzibar") for i in (kept, gone)])
+    async with acting_as(pool, user_id) as conn:
+        texts = await keyword_store.texts_of(conn, user_id, [kept, gone])
+        await keyword_store.keep(conn, user_id, [(each, each.pack()) for each in texts])
+
+    await memories.delete(pool, user_id, gone)
+    async with acting_as(pool, user_id) as conn:
+        # A slow reader that still has the text.
+        await keyword_store.keep(conn, user_id, [(each, each.pack()) for each in texts])
+
+    rows = await database.fetch("SELECT memory_id FROM memory_layer.keywords")
+    assert [row["memory_id"] for row in rows] == [kept]
+
+
+async def test_words_of_another_analyzer_are_analysed_anew(pool, database):
+    near = Near(60)
+    user_id = await remember(database, near)
+    retrieval = Retrieval(pool, near, PLENTY)
+    expected = await found(retrieval, user_id, "subject31 near 2")
+    retrieval.close()
+    # As an older version might have packed them.
+    await database.execute("UPDATE keywords SET analyzer = 0, terms = '', counts = ''")
+
+    for cached in (True, False):
+        retrieval = Retrieval(pool, near, PLENTY, cached=cached)
+        assert await found(retrieval, user_id, "subject31 near 2") == expected
+        retrieval.close()
+    assert await database.fetchval("SELECT min(analyzer) FROM keywords") > 0
+
+
+async def test_a_budget_too_small_for_two_keeps_the_one_who_searched_last(pool, database):
+    near = Near(1_000)
+    older, newer = await remember(database, near), await remember(database, near)
+    roomy = Retrieval(pool, near, PLENTY)
+    await found(roomy, older, "note 1")
+    one = roomy.caches.nbytes
+    tight, tiny = Retrieval(pool, near, int(one * 1.5)), Retrieval(pool, near, int(one * 0.5))
+
+    expected = await found(tight, older, "note 1")
+    await found(tight, newer, "note 1")
+
+    assert tight.caches.users == [newer]
+    assert tight.caches.nbytes <= one * 1.5
+    assert await found(tight, older, "note 1") == expected
+    # Who is too large for all of it has no cache, and finds the same.
+    for _ in range(2):
+        assert await found(tiny, older, "note 1") == expected
+    assert tiny.caches.nbytes <= one * 0.5
+    for retrieval in (roomy, tight, tiny):
+        retrieval.close()
+
+
+def test_what_a_cache_counts_is_what_it_holds():
+    from storage.vector_index import VectorIndex
+
+    near = Near(MOST_FLAT + 3_000)
+    index = VectorIndex(DIMENSIONS)
+    for start in range(0, len(near.vectors), 500):
+        index.add(near.vectors[start : start + 500])
+
+    held = DIMENSIONS * 3 * len(index)
+    assert held <= index.nbytes <= 2 * held
+
+
+async def test_a_cache_that_differs_from_the_database_is_loaded_anew(pool, database):
+    near = Near(300)
+    user_id = await remember(database, near)
+    retrieval = Retrieval(pool, near, PLENTY)
+    caches: UserCaches = retrieval.caches
+    before = await found(retrieval, user_id, "note 5")
+    assert await caches.verify(user_id) and user_id in caches.users
+
+    # As no version of the service does: a row goes, and no number says so.
+    await database.execute("DELETE FROM memories WHERE prompt LIKE 'note 5 %'")
+
+    assert not await caches.verify(user_id)
+    assert user_id not in caches.users
+    after = await found(retrieval, user_id, "note 5")
+    assert GONE in [hit[0] for hit in before]
+    assert GONE not in [hit[0] for hit in after]
+    assert await caches.verify(user_id)
+
+    await database.execute(
+        "DELETE FROM chunks WHERE memory_id IN (SELECT id FROM memories LIMIT 9)"
+    )
+    assert await caches.verify(user_id), "vectors that are being made anew are no difference"
+    retrieval.close()
+
+
+async def test_a_cache_of_whoever_saves_at_this_moment_does_not_differ(pool):
+    user_id = uuid4()
+    retrieval = Retrieval(pool, None, PLENTY)
+    await write_together(pool, [Capture(user_id, uuid4(), "prompt", "walrus")])
+    await found(retrieval, user_id, "walrus")
+
+    await write_together(pool, [Capture(user_id, uuid4(), "prompt", "walrus two")])
+
+    assert await retrieval.caches.verify(user_id)
+    assert len(await found(retrieval, user_id, "walrus")) == 2
+    retrieval.close()
+
+
+async def test_a_cache_that_could_not_be_loaded_is_loaded_by_the_next_search(pool, database):
+    near = Near(100)
+    user_id = await remember(database, near)
+    retrieval = Retrieval(pool, near, PLENTY)
+    await database.execute("REVOKE SELECT ON keywords FROM memory_layer_app")
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await found(retrieval, user_id, "note 5")
+
+    await database.execute("GRANT SELECT ON keywords TO memory_layer_app")
+
+    assert len(await found(retrieval, user_id, "note 5")) == 10
+    retrieval.close()
+
+
+async def test_with_and_without_a_cache_the_same_is_found_for_the_same_reasons(pool, model_dir):
+    user_id, embedder = uuid4(), LocalEmbedder(model_dir)
+    captures = []
+    for n, (prompt, response) in enumerate(LIBRARY.values()):
+        memory_id, when = uuid4(), datetime(2025, 1 + n, 1, tzinfo=UTC)
+        chat = {"conversation_id": f"c{n % 2}", "occurred_at": when, "provider": "chatgpt"}
+        captures.append(Capture(user_id, memory_id, "prompt", prompt, **chat))
+        if n % 2:
+            captures.append(Capture(user_id, memory_id, "response", response, "complete", **chat))
+    await write_together(pool, captures)
+    retrievals = Retrieval(pool, embedder, PLENTY), Retrieval(pool, embedder, PLENTY, cached=False)
+
+    async def both_find_the_same() -> None:
+        for query in QUESTIONS:
+            for filters in (
+                Filters(),
+                Filters(conversation_id="c1"),
+                Filters(provider="claude"),
+                Filters(after=datetime(2025, 2, 15, tzinfo=UTC)),
+            ):
+                one, two = [await r.recall(user_id, query, 5, filters) for r in retrievals]
+                assert [hit.memory.id for hit in one.hits] == [hit.memory.id for hit in two.hits]
+                for a, b in zip(one.hits, two.hits, strict=True):
+                    assert a.score == pytest.approx(b.score, abs=2e-5)
+                    assert (a.relevant, a.matched, a.snippet) == (b.relevant, b.matched, b.snippet)
+                    assert a.why.dense == pytest.approx(b.why.dense, abs=2e-4)
+                    assert a.why.conversation == pytest.approx(b.why.conversation, abs=2e-4)
+
+    await both_find_the_same()
+    worker = asyncio.create_task(EmbeddingWorker(pool, embedder).run())
+
+    async def embedded() -> bool:
+        return (await embedding_queue.backlog(pool)).waiting == 0
+
+    await until(embedded)
+    worker.cancel()
+    await asyncio.wait([worker])
+    await both_find_the_same()
+    for retrieval in retrievals:
+        retrieval.close()
+    await embedder.aclose()
