@@ -105,9 +105,6 @@ class Seen:
     code: str | None = None
 
 
-# Headers that a page of another origin may send, and read.
-
-
 class Edge:
     """Its settings come with the first request, from the lifespan: making it reads none."""
 
