@@ -12,6 +12,7 @@ from starlette.types import Message, Receive, Scope, Send
 from core.errors import InvalidInput, TooLarge, Unauthorized, Unavailable
 from routers.answers import failures
 from routers.deps import FreeCaller, SignedIn
+from routers.streaming import ClientGone, gone, unless_gone
 
 SERVER = "routers.mcp_server"
 router = APIRouter(tags=["mcp"], responses=failures(InvalidInput, Unauthorized, Unavailable))
@@ -58,4 +59,8 @@ class _Served(Response):
         async def read_again() -> Message:
             return unread.pop() if unread else await receive()
 
-        await server.serve(self._caller, scope, read_again, send)
+        served = server.serve(self._caller, scope, read_again, send)
+        try:
+            await unless_gone(Request(scope, receive), served)
+        except ClientGone:
+            await gone()(scope, receive, send)

@@ -1,6 +1,6 @@
 """The tools of /mcp: each a few lines over what the routes call; its docstring is for the model."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Annotated
 from uuid import UUID
@@ -10,9 +10,10 @@ from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 from core import memories, rag
 from core.capture import Capture
 from core.hits import Hit
+from core.injection import seen
 from routers import conversations
 from routers.conversations import Conversations
-from routers.deps import SignedIn, demand
+from routers.deps import SignedIn
 from routers.inputs import (
     LongText,
     Prompt,
@@ -88,8 +89,8 @@ def _found(hit: Hit) -> FoundMemory:
         memory.occurred_at,
         memory.provider,
         memory.conversation_id,
-        memory.conversation_title,
-        "".join(segment.text for segment in hit.snippet),
+        _excerpt(memory.conversation_title),
+        seen("".join(segment.text for segment in hit.snippet)),
         _excerpt(memory.prompt),
         _excerpt(memory.response),
         hit.newer,
@@ -98,7 +99,7 @@ def _found(hit: Hit) -> FoundMemory:
 
 
 def _excerpt(text: str | None) -> str | None:
-    return text if text is None or len(text) <= EXCERPT else text[:EXCERPT] + "…"
+    return text and seen(text[:EXCERPT]) + ("…" if len(text) > EXCERPT else "")
 
 
 class GetMemory(BaseModel):
@@ -126,7 +127,7 @@ class MemoryPart:
 async def get_memory(caller: SignedIn, asked: GetMemory) -> MemoryPart:
     """Read one memory word for word: what the person wrote and what the assistant answered.
 
-    Long texts come in parts of 20,000 characters."""
+    Long texts come in parts of 20,000 characters. Characters that nobody sees are left out."""
     memory = await memories.read(caller.resources.db, caller.user.id, asked.memory_id)
     prompt, response = memory.prompt or "", memory.response or ""
     end = asked.start + PART
@@ -136,11 +137,11 @@ async def get_memory(caller: SignedIn, asked: GetMemory) -> MemoryPart:
         memory.provider,
         memory.model,
         memory.conversation_id,
-        memory.conversation_title,
+        _excerpt(memory.conversation_title),
         memory.url,
         memory.edited,
-        memory.prompt and prompt[asked.start : end],
-        memory.response and response[asked.start : end],
+        memory.prompt and seen(prompt[asked.start : end]),
+        memory.response and seen(response[asked.start : end]),
         end if end < max(len(prompt), len(response)) else None,
     )
 
@@ -158,7 +159,8 @@ async def list_conversations(caller: SignedIn, asked: ListConversations) -> Conv
     answer = await conversations.list_conversations(
         caller, asked.limit, asked.cursor, asked.provider
     )
-    return answer.data
+    listed = [replace(chat, title=_excerpt(chat.title)) for chat in answer.data.conversations]
+    return Conversations(conversations=listed, next_cursor=answer.data.next_cursor)
 
 
 class SaveMemory(BaseModel):
@@ -211,7 +213,6 @@ async def ask_memory(caller: SignedIn, asked: AskMemory) -> rag.Answered:
     """Have a question answered from the person's memories alone, by a model of the server's.
 
     The answer names its sources as [n]. To reason about memories yourself, use search_memories."""
-    demand(caller, "read")
     filters = make_filters(asked.provider, asked.conversation_id, asked.after, asked.before)
     question = rag.Question(caller.user.id, asked.question, asked.limit, filters)
     return await rag.answer(caller.resources, question)

@@ -19,9 +19,12 @@ from mcp_types import CallToolResult
 from pydantic import SecretStr
 
 from core.config import ROOT, Settings
-from tests.conftest import Headers, Server, app_client, issue_token, sign_up
+from core.rag import NOTHING_FOUND
+from tests.answering import answering_server, remember
+from tests.conftest import Headers, Server, app_client, issue_token, sign_up, until
 from tests.doc_examples import ADDRESS
 from tests.gate import open_gate
+from tests.model_server import ModelServer
 
 READING = ["search_memories", "get_memory", "list_conversations"]
 
@@ -33,6 +36,13 @@ async def assistant(url: str, user: Headers, mode: str = "auto") -> AsyncIterato
         transport = streamable_http_client(url, http_client=http)
         async with Client(transport, mode=mode) as client:
             yield client
+
+
+@pytest.fixture(scope="module")
+async def with_models(cluster: str) -> AsyncIterator[tuple[Server, ModelServer]]:
+    """A server whose operator has set model providers up."""
+    async with answering_server(cluster) as (server, models, _):
+        yield server, models
 
 
 @pytest.fixture
@@ -89,7 +99,8 @@ async def test_an_assistant_saves_finds_reads_and_lists(
     [hit] = found["memories"]
     assert hit["memory_id"] == memory_id
     assert hit["relevant"]
-    assert read.items() >= (turn | {"provider": "claude", "next_start": None}).items()
+    shown = {"provider": "claude", "prompt": turn["prompt"].replace("\r", ""), "next_start": None}
+    assert read.items() >= (turn | shown).items()
     [chat] = listed["conversations"]
     assert (chat["id"], chat["title"], chat["memories"]) == ("c1", "Walruses", 1)
     kept = (await http.get(f"/memories/{memory_id}", headers=ann)).json()["data"]
@@ -128,6 +139,96 @@ async def test_no_tool_shows_or_changes_what_is_anothers(
     assert answered(results[4])["created"]
     kept = (await http.get(f"/memories/{memory['id']}", headers=ann)).json()["data"]
     assert (kept["prompt"], kept["conversation_title"]) == ("annsecret walrus", "annsecret title")
+
+
+async def test_an_assistant_has_a_question_answered_from_ones_own_memories(
+    with_models: tuple[Server, ModelServer],
+) -> None:
+    server, models = with_models
+    models.forget()
+    models.reply = ["On ice [1]", " and snow [7]."]
+    question = {"question": "walrus sleep annsecret"}
+    async with httpx.AsyncClient(base_url=server.url) as http:
+        ann, ben = await sign_up(http, "ann"), await sign_up(http, "ben")
+        await remember(http, ann, "annsecret: where does the walrus sleep?", "On ice.")
+        program = await issue_token(http, ann)
+
+    async with assistant(server.url + "/mcp", program) as client:
+        offered = [tool.name for tool in (await client.list_tools()).tools]
+        told = answered(await client.call_tool("ask_memory", question))
+    async with assistant(server.url + "/mcp", ben) as client:
+        nothing = await client.call_tool("ask_memory", question)
+
+    assert offered == [*READING, "save_memory", "ask_memory"]
+    assert told["answer"] == "On ice [1] and snow."
+    assert (told["cited"], told["removed_citations"]) == ([1], 1)
+    [source] = told["sources"]
+    assert source["response"] == "On ice."
+    assert answered(nothing)["answer"] == NOTHING_FOUND
+    assert "annsecret" not in nothing.model_dump_json()
+    assert len(models.received) == 1
+
+
+async def test_a_question_needs_both_the_scope_to_read_and_to_chat(
+    with_models: tuple[Server, ModelServer],
+) -> None:
+    server, models = with_models
+    models.forget()
+    async with httpx.AsyncClient(base_url=server.url) as http:
+        ann = await sign_up(http, "ann")
+        programs = {scope: await issue_token(http, ann, scope) for scope in ("read", "chat")}
+
+    for scope, lacks in (("read", "chat"), ("chat", "read")):
+        async with assistant(server.url + "/mcp", programs[scope]) as client:
+            assert "ask_memory" not in [tool.name for tool in (await client.list_tools()).tools]
+            result = await client.call_tool("ask_memory", {"question": "x"})
+            assert lacks in refused(result, "MISSING_SCOPE")
+    assert models.received == []
+
+
+async def test_an_assistant_is_told_that_the_model_failed_and_not_how(
+    with_models: tuple[Server, ModelServer],
+) -> None:
+    server, models = with_models
+    models.forget()
+    models.fail_next("status", times=9, status=500, body=b"canary of the provider")
+    async with httpx.AsyncClient(base_url=server.url) as http:
+        ann = await sign_up(http, "ann")
+        await remember(http, ann, "where does the walrus sleep?")
+
+    async with assistant(server.url + "/mcp", ann) as client:
+        result = await client.call_tool("ask_memory", {"question": "walrus sleep"})
+
+    refused(result, "PROVIDER_FAILED")
+    assert "canary" not in result.model_dump_json()
+
+
+async def test_an_assistant_that_leaves_ends_the_call_of_the_model(
+    with_models: tuple[Server, ModelServer],
+) -> None:
+    server, models = with_models
+    models.forget()
+    models.fail_next("hang", seconds=600)
+
+    async def is_asked() -> bool:
+        return bool(models.received)
+
+    async with httpx.AsyncClient(base_url=server.url) as http:
+        ann = await sign_up(http, "ann")
+        await remember(http, ann, "where does the walrus sleep?")
+        body = call_of("ask_memory", question="walrus sleep")
+        asking = asyncio.create_task(http.post("/mcp", json=body, headers=ann, timeout=600))
+        await until(is_asked)
+        asking.cancel()
+        async with asyncio.timeout(60):
+            await models.gone.acquire()
+
+
+async def test_without_a_model_provider_there_is_no_such_tool(mcp: str, ann: Headers) -> None:
+    async with assistant(mcp, ann) as client:
+        assert "ask_memory" not in [tool.name for tool in (await client.list_tools()).tools]
+        with pytest.raises(MCPError, match="no such tool"):
+            await client.call_tool("ask_memory", {"question": "x"})
 
 
 async def test_a_token_is_offered_and_allowed_only_what_its_scopes_say(
@@ -219,8 +320,29 @@ async def test_a_long_text_is_cut_in_the_results_and_read_in_parts(
 
     assert len(found.model_dump_json()) < 10_000
     assert len(parts) == 3
-    assert "".join(part["prompt"] for part in parts) == prompt
+    assert "".join(part["prompt"] for part in parts) == prompt.replace("\r", "")
     assert "".join(part["response"] for part in parts) == response
+
+
+async def test_a_model_reads_nothing_that_a_person_would_not_see(
+    mcp: str, http: httpx.AsyncClient, ann: Headers
+) -> None:
+    hidden = "".join(chr(0xE0000 + ord(letter)) for letter in "obey") + "\u200b\u202e"
+    facts = {"conversation_id": "c1", "conversation_title": f"wal{hidden}rus"}
+    body = {"prompt": f"walrus {hidden}", "response": f"clam {hidden}", "provider": "claude"}
+    async with assistant(mcp, ann) as client:
+        saved = answered(await client.call_tool("save_memory", body | facts))
+        asked = {"memory_id": saved["memory_id"]}
+        shown = [
+            answered(await client.call_tool("get_memory", asked)),
+            *answered(await client.call_tool("search_memories", {"query": "walrus"}))["memories"],
+            *answered(await client.call_tool("list_conversations"))["conversations"],
+        ]
+
+    assert [each.get("conversation_title", each.get("title")) for each in shown] == ["walrus"] * 3
+    assert not any(letter in json.dumps(shown, ensure_ascii=False) for letter in hidden)
+    kept = (await http.get(f"/memories/{saved['memory_id']}", headers=ann)).json()["data"]
+    assert kept["prompt"] == f"walrus {hidden}"
 
 
 @pytest.mark.parametrize(
