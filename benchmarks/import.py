@@ -142,9 +142,10 @@ async def chunks(path: Path) -> AsyncIterator[bytes]:
 
 async def watch(
     client: httpx.AsyncClient, user: dict[str, str], job_id: str, server: psutil.Process
-) -> tuple[dict[str, object], float, float]:
-    """Wait for the import; return it, its seconds, and the most memory of its process in MB."""
-    began, most = None, 0.0
+) -> tuple[dict[str, object], float, float, float]:
+    """Wait for the import; return it, its seconds, and of its process the most memory in MB and
+    the CPU seconds."""
+    began, most, cpu = None, 0.0, 0.0
     while True:
         job = (await client.get(f"/import/{job_id}", headers=user)).json()["data"]
         if job["state"] == "running" and began is None:
@@ -153,10 +154,11 @@ async def watch(
             try:
                 if "core.importing" in child.cmdline():
                     most = max(most, child.memory_info().rss / 2**20)
+                    cpu = sum(child.cpu_times()[:2])
             except psutil.NoSuchProcess:
                 continue
         if job["state"] not in ("queued", "running"):
-            return job, time.perf_counter() - (began or 0), most
+            return job, time.perf_counter() - (began or 0), most, cpu
         await asyncio.sleep(0.1)
 
 
@@ -204,7 +206,7 @@ async def run(
     answer = await client.post("/import", content=chunks(export), headers=person)
     uploaded = time.perf_counter() - began
     neighbour.percentiles()
-    job, seconds, memory = await watch(client, person, answer.json()["data"]["id"], server)
+    job, seconds, memory, cpu = await watch(client, person, answer.json()["data"]["id"], server)
     during = neighbour.percentiles()
     living.cancel()
 
@@ -215,6 +217,7 @@ async def run(
     searched = time.perf_counter() - began
     print(f"uploaded in {uploaded:.1f} s, imported in {seconds:.1f} s")
     print(f"turns a second: {turns / seconds:.0f} (at least {LEAST_TURNS})")
+    print(f"turns a CPU second of its process: {turns / cpu:.0f}")
     print(f"resident memory of the import: {memory:.0f} MB (at most {MOST_MEMORY_MB})")
     print(f"resident memory of the server: {server.memory_info().rss / 2**20:.0f} MB")
     for kind in before:
@@ -224,7 +227,8 @@ async def run(
             f"p95 {before[kind][1]:.1f} -> {during[kind][1]:.1f} ms, "
             f"ratio {ratio:.2f} (at most {MOST_RATIO})"
         )
-    print(f"first search, with {len(found.json()['data']['hits'])} hits: {searched:.1f} s")
+    hits = len(found.json()["data"]["hits"]) if found.is_success else found.status_code
+    print(f"first search, with {hits} hits: {searched:.1f} s")
     print(f"waiting for their vectors: {job['to_embed']}")
 
 
