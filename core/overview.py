@@ -100,18 +100,18 @@ async def overview(resources: Resources, timings: Timings, hours: int) -> Overvi
         since = now.date() - timedelta(days=CAPTURE_DAYS - 1)
         capture = await capture_health.by_site(conn, since)
     return Overview(
-        now,
-        users,
-        memories,
-        today.users,
-        today.requests,
-        today.refused,
-        int(SPANS[hours].total_seconds()),
-        _without_gaps(starts, spans),
-        _together(routes),
-        [_times(route) for route in routes],
-        capture,
-        await examine(resources, timings),
+        at=now,
+        users=users,
+        memories=memories,
+        users_today=today.users,
+        requests_today=today.requests,
+        refused_today=today.refused,
+        seconds_a_span=int(SPANS[hours].total_seconds()),
+        spans=_without_gaps(starts, spans),
+        recent=_together(routes),
+        routes=[_times(route) for route in routes],
+        capture=capture,
+        health=await examine(resources, timings),
     )
 
 
@@ -120,18 +120,19 @@ async def system(resources: Resources, timings: Timings, version: str) -> System
     async with acting_as_admin(pool) as conn:
         tables = [Table(*row) for row in await admin.table_sizes(conn)]
         server = conn.get_server_version()
+    missing = resources.missing_users
     return System(
-        version,
-        platform.python_version(),
-        f"{server.major}.{server.minor}",
-        known()[-1].stem,
-        without_secrets(resources.settings),
-        tables,
-        pool.get_max_size(),
-        resources.settings.index_memory_mb * 1024 * 1024,
-        await resources.jobs.list_runs(),
-        await resources.missing_users.list() if resources.missing_users else [],
-        await examine(resources, timings),
+        version=version,
+        python=platform.python_version(),
+        postgres=f"{server.major}.{server.minor}",
+        schema=known()[-1].stem,
+        settings=without_secrets(resources.settings),
+        tables=tables,
+        pool_most=pool.get_max_size(),
+        index_budget_bytes=resources.settings.index_memory_mb * 1024 * 1024,
+        jobs=await resources.jobs.list_runs(),
+        missing_users=await missing.list() if missing else [],
+        health=await examine(resources, timings),
     )
 
 

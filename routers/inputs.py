@@ -113,6 +113,8 @@ Provider = Annotated[
     StringConstraints(
         to_lower=True, strip_whitespace=True, min_length=1, max_length=50, pattern=r"^[\w.:/ -]+$"
     ),
+    # Without the pattern: letters of all scripts are `\w` here, and in JSON Schema only ours.
+    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 50}),
 ]
 # A header: it is used for this one call, and neither kept nor logged.
 ProviderKey = Annotated[

@@ -43,19 +43,22 @@ class RelayRoute(APIRoute):
             except ClientGone:
                 return gone()
             except AppError as error:
-                return refusal(self.format, error)
+                return refusal(request, self.format, error)
             except RequestValidationError as error:
                 names = ", ".join(str(item["loc"][-1]) for item in error.errors())
-                return refusal(self.format, InvalidInput(f"The request is not valid: {names}."))
+                return refusal(
+                    request, self.format, InvalidInput(f"The request is not valid: {names}.")
+                )
             except HTTPException as error:
-                return refusal(self.format, BY_STATUS.get(error.status_code, AppError)())
+                return refusal(request, self.format, BY_STATUS.get(error.status_code, AppError)())
             except DATABASE_AWAY:
-                return refusal(self.format, Unavailable())
+                return refusal(request, self.format, Unavailable())
 
         return answer
 
 
-def refusal(format: Format, error: AppError) -> Response:
+def refusal(request: Request, format: Format, error: AppError) -> Response:
+    request.state.seen.code = error.code
     headers = headers_of(error)
     if isinstance(error, ProviderFailed) and error.told:
         status, body = error.told

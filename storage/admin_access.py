@@ -79,7 +79,7 @@ async def note(
 ) -> None:
     await conn.execute(
         """
-        INSERT INTO memory_layer.admin_audit (actor, address, action, user_id, details)
+        INSERT INTO memory_layer.admin_audit (actor, address, action, subject, details)
         VALUES ($1, $2, $3, $4, $5)
         """,
         actor,
@@ -96,9 +96,9 @@ async def deeds(
     """Return the newest first, from below the id `before`; of one user where it is named."""
     rows = await conn.fetch(
         """
-        SELECT id, at, actor, address, action, user_id, details
+        SELECT id, at, actor, address, action, subject AS user_id, details
           FROM memory_layer.admin_audit
-         WHERE ($1::bigint IS NULL OR id < $1) AND ($2::uuid IS NULL OR user_id = $2)
+         WHERE ($1::bigint IS NULL OR id < $1) AND ($2::uuid IS NULL OR subject = $2)
          ORDER BY id DESC LIMIT $3
         """,
         before,

@@ -18,6 +18,7 @@ MEMORIES_A_USER = 2
 LEASE_SECONDS = 300
 # A memory that was leased so often and never finished takes the process down with it.
 MOST_ATTEMPTS = 5
+MOST_COUNTED = 100_000
 
 _WAITING = """embedding_state = 'open' AND deleted_at IS NULL
            AND (leased_until IS NULL OR leased_until < now())"""
@@ -198,13 +199,19 @@ async def reopen_other_models(pool: Pool, model: str, limit: int = 500) -> int:
 
 
 async def backlog(pool: Pool) -> Backlog:
+    """Count up to MOST_COUNTED: further, a count would take longer than anybody should wait."""
     async with acting_as_worker(pool) as conn:
         row = await conn.fetchrow(
             """
-            SELECT (SELECT count(*) FROM memory_layer.memories
-                     WHERE embedding_state = 'open' AND deleted_at IS NULL) AS waiting,
-                   (SELECT count(*) FROM memory_layer.memories
-                     WHERE embedding_state = 'failed' AND deleted_at IS NULL) AS failed
-            """
+            SELECT (SELECT count(*) FROM (
+                        SELECT FROM memory_layer.memories
+                         WHERE embedding_state = 'open' AND deleted_at IS NULL LIMIT $1) AS w
+                   ) AS waiting,
+                   (SELECT count(*) FROM (
+                        SELECT FROM memory_layer.memories
+                         WHERE embedding_state = 'failed' AND deleted_at IS NULL LIMIT $1) AS f
+                   ) AS failed
+            """,
+            MOST_COUNTED,
         )
     return Backlog(row["waiting"], row["failed"]) if row else Backlog(0, 0)

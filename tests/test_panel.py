@@ -319,7 +319,7 @@ async def test_the_system_shows_its_parts_and_runs_a_job(page, service):
 
     await page.get_by_role("button", name="Run now: Forget what was deleted").click()
 
-    await expect(page.locator(".notice")).to_contain_text("0 tombstones")
+    await expect(page.locator(".notice")).to_contain_text("0 memories")
     await expect(job).to_contain_text("ok")
     await expect(job).to_contain_text("just now")
 
@@ -411,7 +411,7 @@ async def test_no_text_of_a_hundred_attacks_runs_as_script(page, service):
     )
     await service.database.executemany(
         """
-        INSERT INTO memory_layer.admin_audit (actor, address, action, user_id, details)
+        INSERT INTO memory_layer.admin_audit (actor, address, action, subject, details)
         VALUES ($2, $2, $2, $1, jsonb_build_object($2::text, $2::text))
         """,
         list(zip(ids, PAYLOADS, strict=True)),

@@ -180,7 +180,8 @@ export function badge(state) {
 }
 
 export function partsOf({ database, embedding, limits, index, saves_waiting: waiting, process_memory_mb: memory }) {
-  const queued = embedding.waiting === null ? "backlog unknown" : `${number(embedding.waiting)} waiting`;
+  const most = embedding.waiting >= 100_000 ? " or more" : "";
+  const queued = embedding.waiting === null ? "backlog unknown" : `${number(embedding.waiting)}${most} waiting`;
   const setAside = embedding.set_aside ? `, ${number(embedding.set_aside)} set aside` : "";
   return [
     part("Database", `${milliseconds(database.milliseconds)}, ${database.connections} connections, ${database.idle_connections} idle`, database.state),

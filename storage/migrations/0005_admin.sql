@@ -44,17 +44,18 @@ CREATE TABLE admin_sessions (
     expires_at timestamptz NOT NULL
 );
 
--- Who did what when. Nobody's service role may change or remove a row.
+-- Who did what when. Nobody's service role may change or remove a row. `subject` is the user whom
+-- it was about; not called user_id, as what carries that name goes when an account is erased.
 CREATE TABLE admin_audit (
     id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     at      timestamptz NOT NULL DEFAULT clock_timestamp(),
     actor   text NOT NULL,
     address text,
     action  text NOT NULL,
-    user_id uuid,
+    subject uuid,
     details jsonb NOT NULL DEFAULT '{}'
 );
-CREATE INDEX admin_audit_by_user ON admin_audit (user_id, id DESC) WHERE user_id IS NOT NULL;
+CREATE INDEX admin_audit_by_subject ON admin_audit (subject, id DESC) WHERE subject IS NOT NULL;
 
 ALTER TABLE daily_use ADD COLUMN refused bigint NOT NULL DEFAULT 0;
 CREATE INDEX daily_use_by_day ON daily_use (day, user_id);
@@ -82,7 +83,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON traffic TO memory_layer_meter;
 GRANT SELECT ON traffic, daily_use TO memory_layer_admin;
 GRANT SELECT, INSERT, UPDATE, DELETE ON user_totals TO memory_layer_admin;
 GRANT SELECT, INSERT, DELETE ON admin_sessions TO memory_layer_admin;
-GRANT SELECT, INSERT (actor, address, action, user_id, details)
+GRANT SELECT, INSERT (actor, address, action, subject, details)
    ON admin_audit TO memory_layer_admin;
 GRANT SELECT,
       INSERT (user_id, tier, per_minute, per_day),
