@@ -129,7 +129,11 @@ test("a request that the site itself repeats is the same turn", () => {
   const page = new Page(chatgpt);
   const body = gptBody("Q", "u-1", { conversation_id: "c-1" });
   page.end(page.ask(GPT, body), "failed");
+  assert.equal(page.turns.starving().length, 1);
   turn(page, GPT, body, wire.gptDeltas(["A"]));
+  // The first try does not wait for the page to show what the second has brought.
+  assert.deepEqual(page.turns.starving(), []);
+  assert.equal(page.turns.busy, false);
   assert.deepEqual(new Set(page.news.map(({ messageId }) => messageId)), new Set(["u-1"]));
   assert.equal(page.answer.replacesMessageId, undefined);
 });

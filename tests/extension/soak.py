@@ -32,7 +32,7 @@ from tests.extension.conftest import (
 from tests.extension.sites import Plan, Sites, serve
 
 TURNS_A_CHAT = 12
-SHOWN = ("waiting", "others", "why", "needsSignIn", "full", "dead")
+SHOWN = ("waiting", "others", "why", "needsSignIn", "full")
 ALPHABET = [
     "plain text ",
     "Ümläüt ",

@@ -154,6 +154,12 @@ export class Turns {
     }
     const turn = this.#newTurn(prompt, this.#world.newKey(), "streaming");
     this.#world.count("network");
+    // The site tries again what has failed: the new try alone has an answer to wait for.
+    for (const old of this.#open) {
+      if (old.phase === "waiting" && nameOf(old) !== undefined && nameOf(old) === nameOf(turn)) {
+        this.#open.delete(old);
+      }
+    }
     this.#open.add(turn);
     this.#past.remember(turn);
     // Another answer has an id once it is there; its prompt is safe already.

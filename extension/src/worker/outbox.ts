@@ -92,7 +92,7 @@ async function put(
     const mine = waiting.filter((delivery) => delivery.turn === news.key);
     const before = mine.find((delivery) => delivery.side === side);
     const turn = known ?? newTurn(news, owner, derived ?? crypto.randomUUID(), !!derived);
-    if (turn.undone || turn[side] === "saved") return;
+    if (turn.undone || turn[side] === "saved" || isOvertaken(before, status, bytes)) return;
     rename(turn, mine, derived, news);
     const twins = await got(store("turns").index("byId").getAll(turn.id) as IDBRequest<Turn[]>);
     if (twins.some((twin) => twin.key !== turn.key && twin[side] === "saved")) {
@@ -126,6 +126,12 @@ async function put(
     await setNote("full", Date.now());
     throw new OutboxFull();
   });
+}
+
+/** Messages may overtake one another: what has grown is not replaced by what it grew from. */
+function isOvertaken(before: Delivery | undefined, status: string | null, bytes: number): boolean {
+  if (!before || status !== "partial") return false;
+  return before.status === "complete" || before.bytes > bytes;
 }
 
 function newTurn(news: TurnNews, owner: Settings, id: string, named: boolean): Turn {
