@@ -8,7 +8,8 @@ run: $(VENV)/.run
 	@exec $(BIN)/python main.py
 
 test: $(VENV)/.dev check
-	$(BIN)/python -m pytest
+	@$(BIN)/python -m core.minilm models
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
