@@ -58,6 +58,9 @@ def failures(*kinds: type[AppError]) -> dict[int | str, dict[str, Any]]:
     }
 
 
+STREAMED: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
+}
 METERED = (errors.MissingScope, errors.RateLimitExceeded, errors.TooManyRequests)
 # What may go wrong where a model is asked.
 ASKING = (
@@ -167,6 +170,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
             scheme = "admin key" if path.startswith("/admin") else "bearer"
             for operation in operations.values():
                 operation["responses"].pop("422", None)
+                _describe_failures_as_json(operation["responses"])
                 if "401" in operation["responses"]:
                     operation["security"] = [{scheme: []}]
         for name in ("HTTPValidationError", "ValidationError"):
@@ -177,6 +181,13 @@ def describe(app: FastAPI) -> dict[str, Any]:
         }
         app.openapi_schema = document
     return app.openapi_schema
+
+
+def _describe_failures_as_json(responses: dict[str, dict[str, Any]]) -> None:
+    """FastAPI gives them the type of what succeeds, as of a zip."""
+    for status, response in responses.items():
+        if not status.startswith("2") and (content := response.get("content")):
+            response["content"] = {"application/json": next(iter(content.values()))}
 
 
 def install(app: FastAPI) -> None:

@@ -15,7 +15,7 @@ from core.chat_service import Chat, Wish
 from core.errors import AppError, TooLarge
 from core.injection import Source
 from core.resources import Resources
-from routers.answers import ASKING, Answer, failures
+from routers.answers import ASKING, STREAMED, Answer, failures
 from routers.deps import Chatter, SignedIn, demand
 from routers.inputs import LongText, Provider, ProviderKey, ShortText
 from routers.streaming import ClientGone, Stream, error_event, event, gone, unless_gone
@@ -63,7 +63,7 @@ class Reply:
     used_tokens: int
 
 
-@router.post("/chat", response_model=Answer[Reply])
+@router.post("/chat", response_model=Answer[Reply], responses=STREAMED)
 async def chat(
     body: NewChat, caller: Chatter, request: Request, x_provider_key: ProviderKey = None
 ) -> Answer[Reply] | Response:

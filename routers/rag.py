@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from core import rag
 from core.errors import AppError
 from core.rag import Answered, Answering
-from routers.answers import ASKING, Answer, failures
+from routers.answers import ASKING, STREAMED, Answer, failures
 from routers.deps import Chatter, demand
 from routers.inputs import Provider, ProviderKey, Question, ShortText, Time, make_filters
 from routers.streaming import ClientGone, Stream, error_event, event, gone, unless_gone
@@ -28,7 +28,7 @@ class Asked(BaseModel):
     before: Time | None = None
 
 
-@router.post("/rag/query", response_model=Answer[Answered])
+@router.post("/rag/query", response_model=Answer[Answered], responses=STREAMED)
 async def ask_memories(
     body: Asked, caller: Chatter, request: Request, x_provider_key: ProviderKey = None
 ) -> Answer[Answered] | Response:

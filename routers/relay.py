@@ -8,6 +8,7 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from core import chat_service
@@ -24,9 +25,18 @@ MEMORY = {"on": (True, True), "off": (False, False), "read": (True, False), "wri
 # What a client says to the provider beside the body.
 PASSED_ON = ("anthropic-version", "anthropic-beta", "openai-beta")
 MOST_HEADER = 500  # characters
-ERRORS = failures(*ASKING)
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+class Refused(BaseModel):
+    """A failure in the shape of OpenAI, or of Anthropic, which names its `type` as well."""
+
+    error: dict[str, Any]
+    type: str | None = None
+
+
+ERRORS = {status: said | {"model": Refused} for status, said in failures(*ASKING).items()}
 
 
 class RelayRoute(APIRoute):
