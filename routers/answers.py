@@ -58,9 +58,7 @@ def failures(*kinds: type[AppError]) -> dict[int | str, dict[str, Any]]:
     }
 
 
-STREAMED: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
-}
+STREAMED: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
 METERED = (errors.MissingScope, errors.RateLimitExceeded, errors.TooManyRequests)
 # What may go wrong where a model is asked.
 ASKING = (
