@@ -138,7 +138,7 @@ class OnePlan:
     """The limits of one user, as Postgres would say them."""
 
     def __init__(self, per_minute: int) -> None:
-        plan = Plan("free", per_minute, 50_000_000)
+        plan = Plan("free", per_minute, 50_000_000, tokens_per_day=0)
         self._account = Account(uuid4(), plan, int(time.time() // 86_400), 0, 0, 0.0)
 
     async def find(self, _: UUID) -> Account:
