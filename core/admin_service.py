@@ -1,6 +1,6 @@
 """What the operator reads and does: users, their plans, and the numbers of the service."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Literal
@@ -180,12 +180,7 @@ async def erase(resources: Resources, operator: Operator, user_id: UUID, typed: 
     if typed not in (str(user_id), account.email):
         fields = [{"path": "body.typed", "message": "is neither the user's address nor the id"}]
         raise InvalidInput("Type the user's e-mail address or id to confirm.", fields=fields)
-    # First the intent: what is cut short here is finished in the background.
-    async with acting_as_admin(resources.db) as conn:
-        await _note(conn, operator, "erasure_ordered", user_id)
-    receipt = await resources.erasures.erase_account(user_id)
-    await _note_erased(resources, operator, user_id, receipt)
-    return receipt
+    return await _erase(resources, operator, user_id, resources.erasures.erase_account)
 
 
 async def erase_missing(
@@ -197,19 +192,23 @@ async def erase_missing(
     if typed != str(user_id):
         fields = [{"path": "body.typed", "message": "is not the user's id"}]
         raise InvalidInput("Type the user's id to confirm.", fields=fields)
+    return await _erase(resources, operator, user_id, resources.missing_users.confirm_erasure)
+
+
+async def _erase(
+    resources: Resources,
+    operator: Operator,
+    user_id: UUID,
+    work: Callable[[UUID], Awaitable[Receipt]],
+) -> Receipt:
+    """Put the intent on record first: what is cut short here is finished in the background."""
     async with acting_as_admin(resources.db) as conn:
         await _note(conn, operator, "erasure_ordered", user_id)
-    receipt = await resources.missing_users.confirm_erasure(user_id)
-    await _note_erased(resources, operator, user_id, receipt)
-    return receipt
-
-
-async def _note_erased(
-    resources: Resources, operator: Operator, user_id: UUID, receipt: Receipt
-) -> None:
+    receipt = await work(user_id)
     counts = {"erased": dict(receipt.erased), "sign_in": receipt.sign_in}
     async with acting_as_admin(resources.db) as conn:
         await _note(conn, operator, "account_erased", user_id, counts)
+    return receipt
 
 
 async def run_job(resources: Resources, operator: Operator, name: str) -> JobRun:

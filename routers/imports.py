@@ -1,8 +1,8 @@
 """POST /import and what becomes of it: a person's past, as the assistants export it."""
 
 from collections.abc import AsyncIterator
-from datetime import datetime
-from typing import Annotated, Any, Literal
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request
@@ -46,43 +46,19 @@ _BODY: dict[str, Any] = {
 }
 
 
-class Import(BaseModel):
-    """In turns, `found` = `imported` + `already_here` + `skipped` + `failed`."""
-
-    id: UUID
-    state: Literal["queued", "running", "done", "failed", "cancelled"]
-    file_name: str | None
-    bytes: int
-    bytes_read: int
-    format: str | None
-    found: int
-    imported: int
-    already_here: int
-    skipped: int
-    failed: int
-    reasons: dict[str, int]
-    message: str | None
-    created_at: datetime
-    updated_at: datetime
-    finished_at: datetime | None
-
-
-class LiveImport(Import):
+@dataclass(frozen=True, slots=True)
+class LiveImport(Job):
     """`to_embed` counts all memories that wait for their vectors; words find them already."""
 
     to_embed: int
 
 
 class Imports(BaseModel):
-    imports: list[Import]
-
-
-def _import(job: Job) -> Import:
-    return Import.model_validate(job, from_attributes=True)
+    imports: list[Job]
 
 
 def _live(standing: Standing) -> LiveImport:
-    return LiveImport(**_import(standing.job).model_dump(), to_embed=standing.to_embed)
+    return LiveImport(**asdict(standing.job), to_embed=standing.to_embed)
 
 
 @router.post(
@@ -93,7 +69,7 @@ def _live(standing: Standing) -> LiveImport:
 )
 async def import_file(
     request: Request, caller: Writer, name: Annotated[ShortText | None, Query()] = None
-) -> Answer[Import]:
+) -> Answer[Job]:
     """Upload an export, as a form's file or as the body itself; it is imported behind the answer.
     Whatever it holds, it costs one request."""
     chunks: AsyncIterator[bytes] = request.stream()
@@ -102,14 +78,14 @@ async def import_file(
         form_name, chunks = await file_in_form(kind, chunks)
         file_name = name or form_name
     job = await caller.resources.past.imports.receive(caller.user.id, file_name, chunks)
-    return Answer(data=_import(job))
+    return Answer(data=job)
 
 
 @router.get("")
 async def list_imports(caller: FreeReader) -> Answer[Imports]:
     """List the latest 50 imports and all unfinished ones, the latest first."""
     jobs = await caller.resources.past.imports.listed(caller.user.id)
-    return Answer(data=Imports(imports=[_import(job) for job in jobs]))
+    return Answer(data=Imports(imports=jobs))
 
 
 @router.get("/{import_id}", responses=failures(NotFound))

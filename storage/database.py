@@ -1,7 +1,7 @@
 """The connection pool, whose transactions act under a role that row-level security binds."""
 
 from collections.abc import AsyncIterator, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import TypeAlias
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -110,9 +110,18 @@ async def _roll_back(conn: Connection) -> None:
     """A connection that cannot roll back must not serve anybody else."""
     try:
         await conn.execute("ROLLBACK")
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+        # The block's own error says what happened; this one only that nothing is left to undo.
+        _discard(conn)
     except BaseException:
-        conn.terminate()
+        _discard(conn)
         raise
+
+
+def _discard(conn: Connection) -> None:
+    # A connection that was lost has left the pool already, and may not be called again.
+    with suppress(asyncpg.InterfaceError):
+        conn.terminate()
 
 
 def acting_as(

@@ -257,6 +257,19 @@ async def test_a_request_that_is_given_up_leaves_a_clean_connection(pool: Pool) 
         await the_connection_is_clean(pool)
 
 
+async def test_a_request_that_fails_after_its_connection_was_lost_says_why(
+    pool: Pool, database: asyncpg.Connection
+) -> None:
+    with pytest.raises(LookupError, match="the request's own"):
+        async with acting_as(pool, ALICE) as conn:
+            await database.execute("SELECT pg_terminate_backend($1, 5000)", conn.get_server_pid())
+            with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError)):
+                await conn.execute("SELECT 1")
+            raise LookupError("the request's own")
+
+    await the_connection_is_clean(pool)
+
+
 async def the_connection_is_clean(pool: Pool) -> None:
     async with pool.acquire() as conn:
         assert not conn.is_in_transaction()

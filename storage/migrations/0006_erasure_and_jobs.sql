@@ -57,7 +57,8 @@ BEGIN
           FROM pg_class c
           JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'user_id' AND a.attnum > 0
          WHERE c.relnamespace IN ('memory_layer'::regnamespace, 'memory_layer_auth'::regnamespace)
-           AND c.relkind = 'r' AND c.oid <> 'memory_layer.user_state'::regclass
+           -- The audit goes on to say of which id the operator did what.
+           AND c.relkind = 'r' AND c.relname NOT IN ('user_state', 'admin_audit')
          ORDER BY (SELECT count(*) FROM pg_constraint f
                     WHERE f.conrelid = c.oid AND f.contype = 'f') DESC, c.relname
     LOOP
