@@ -547,6 +547,7 @@ ATTEMPTS = {
         scope="any",
     ),
     "DELETE /account": Attempt(200, {"user_id": "{user}", "password": PASSWORD}, scope="owner"),
+    "GET /about": Attempt(200, public=True),
     "GET /healthz": Attempt(200, public=True),
     "GET /readyz": Attempt(200, public=True),
     "GET /health": Attempt(200, public=True),
