@@ -500,6 +500,8 @@ ATTEMPTS = {
     "DELETE /trash/{memory_id}": Attempt(403, scope="write"),
     "GET /sync/since": Attempt(200),
     "GET /conversations": Attempt(200),
+    "GET /timeline": Attempt(200),
+    "GET /activity": Attempt(200),
     "GET /conversations/{conversation_id}": Attempt(404),
     "POST /import": Attempt(202, {"prompt": "{memory}"}, scope="write"),
     "GET /import": Attempt(200),
