@@ -12,9 +12,9 @@ export class ApiError extends Error {
 /**
  * Make a caller of the server. `headers` is asked before each call (a bearer, say) and may be async;
  * `renew`, given the headers that were refused, says whether a 401 is worth another try;
- * `onSignedOut` hears of every other 401.
+ * `onSignedOut` hears of every other 401, `onDone` of the method and path of what succeeded.
  */
-export function makeApi({ base = "", headers = () => ({}), renew = async () => false, onSignedOut = () => {} } = {}) {
+export function makeApi({ base = "", headers = () => ({}), renew = async () => false, onSignedOut = () => {}, onDone = () => {} } = {}) {
   /**
    * Send a request and return the response; raises ApiError for a refusal. `body` is sent as JSON,
    * but for a FormData or a Blob. `patience` is in milliseconds, null for none.
@@ -36,7 +36,10 @@ export function makeApi({ base = "", headers = () => ({}), renew = async () => f
     };
     let { own, response } = await attempt();
     if (response.status === 401 && (await renew(own))) ({ response } = await attempt());
-    if (response.ok) return response;
+    if (response.ok) {
+      onDone(method, path);
+      return response;
+    }
     if (response.status === 401) onSignedOut();
     throw errorOf(response, await response.json().catch(() => null));
   }

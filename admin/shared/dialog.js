@@ -10,7 +10,7 @@ const newId = (kind) => `${kind}-${++made}`;
  * the dialog stays and says why. Resolves to true when it was done, to false when it was cancelled.
  * With `typed`, nothing happens before that very text has been typed in.
  */
-export function ask({ title, body = [], action, danger = false, typed = null, act }) {
+export function ask({ title, body = [], action, danger = false, typed = null, wide = false, act }) {
   return new Promise((resolve) => {
     const problem = el("p", { class: "callout bad", role: "alert", hidden: true });
     const confirm = el("button", { class: danger ? "button danger" : "button primary", disabled: typed !== null }, action);
@@ -26,7 +26,7 @@ export function ask({ title, body = [], action, danger = false, typed = null, ac
       el("div", { class: "row" }, cancel, confirm),
     );
     let done = false;
-    const dialog = el("dialog", { "aria-labelledby": heading.id, on: { close: leave } }, form);
+    const dialog = el("dialog", { class: wide && "wide", "aria-labelledby": heading.id, on: { close: leave } }, form);
 
     async function submit(event) {
       event.preventDefault();

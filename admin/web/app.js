@@ -9,14 +9,21 @@ import { themeSwitch } from "./theme_switch.js";
 
 const app = document.getElementById("app");
 const bearer = (token) => (token ? { Authorization: `Bearer ${token}` } : {});
+// What is asked by POST and changes nothing.
+const QUESTIONS = ["/search", "/rag/query"];
+const MOST_KEPT = 4;
+const kept = new Map();
+let visits = Date.now();
 let about = null;
 let session = null;
 let frame = null;
-let showing = new AbortController();
+let current = null;
+let wasOpen = false;
 
 const api = makeApi({
   headers: async () => bearer(await session.token()),
   renew: async ({ Authorization: refused = "" }) => (await session.token(refused.slice(7))) !== null,
+  onDone: (method, path) => method !== "GET" && !QUESTIONS.includes(path) && forgetKept(),
   onSignedOut: () => {
     session.forget();
     if (frame) leave("Your session has ended. Sign in to go on.");
@@ -36,6 +43,9 @@ async function start() {
 }
 
 function enter() {
+  // Whoever it was before, nothing of theirs is left in memory.
+  if (wasOpen) return location.reload();
+  wasOpen = true;
   frame = makeFrame();
   show(app, frame.element);
   open();
@@ -43,7 +53,9 @@ function enter() {
 
 async function leave(reason = null) {
   frame = null;
-  showing.abort();
+  current?.controller.abort();
+  current = null;
+  forgetKept();
   document.querySelector("dialog")?.close();
   const { askWho } = await import("./sign_in.js");
   askWho(app, { session, about, api, reason, enter });
@@ -51,8 +63,8 @@ async function leave(reason = null) {
 
 async function signOut() {
   await session.signOut();
-  location.hash = "";
-  await leave();
+  history.replaceState(null, "", location.pathname);
+  location.reload();
 }
 
 function makeFrame() {
@@ -117,31 +129,67 @@ function who() {
   );
 }
 
-/** Show the screen that the address names. */
-async function open() {
+/** Show the screen that the address names: as it was left, where one comes back to it. */
+function open() {
   if (!frame) return;
-  showing.abort();
-  showing = new AbortController();
-  const { signal } = showing;
+  setAside();
   const { screen, params, query } = placeOf(location.hash);
   for (const link of frame.links) {
     if (link.dataset.screen === screen.name) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
   frame.close();
+  const visit = history.state?.visit ?? (visits += 1);
+  history.replaceState({ visit }, "");
+  const left = kept.get(visit);
+  kept.delete(visit);
+  if (left) comeBack(left);
+  else draw(screen, params, query, visit);
+}
+
+function setAside() {
+  if (!current) return;
+  current.scroll = scrollY;
+  if (current.keep) kept.set(current.visit, current);
+  else current.controller.abort();
+  if (kept.size > MOST_KEPT) forget(kept.keys().next().value);
+}
+
+function forgetKept() {
+  [...kept.keys()].forEach(forget);
+}
+
+function forget(visit) {
+  kept.get(visit).controller.abort();
+  kept.delete(visit);
+}
+
+function comeBack(left) {
+  current = left;
+  show(frame.main, left.nodes);
+  document.title = left.title;
+  left.heading.focus({ preventScroll: true });
+  scrollTo(0, left.scroll);
+}
+
+async function draw(screen, params, query, visit) {
   const heading = el("h1", { tabindex: "-1" });
   const tools = el("div", { class: "row" });
   const root = el("div", { class: "screen", data: { screen: screen.name } });
-  show(frame.main, el("div", { class: "heading" }, el("div", { class: "name" }, heading), tools), root);
+  const nodes = [el("div", { class: "heading" }, el("div", { class: "name" }, heading), tools), root];
+  const mine = { visit, heading, nodes, controller: new AbortController(), keep: false };
+  const { signal } = mine.controller;
+  current = mine;
+  show(frame.main, nodes);
   title(screen.title);
   heading.focus({ preventScroll: true });
   scrollTo(0, 0);
   loading(root);
-  const context = { root, tools, heading, title, api, session: facade(), about, params, query, address, go, signal };
 
   try {
-    const { show: draw } = await import(`./screens/${screen.name}.js`);
-    await draw(context);
+    const module = await import(`./screens/${screen.name}.js`);
+    await module.show({ root, tools, heading, title, api, session: facade(), about, params, query, address, go, rewrite, signal });
+    mine.keep = module.keep === true && current === mine;
     root.removeAttribute("aria-busy");
   } catch (error) {
     if (signal.aborted) return;
@@ -150,9 +198,13 @@ async function open() {
   }
 
   function title(text) {
-    if (signal.aborted) return;
     heading.textContent = text;
-    document.title = `${text} · Memory Layer`;
+    mine.title = `${text} · Memory Layer`;
+    if (current === mine) document.title = mine.title;
+  }
+
+  function rewrite(params, query) {
+    if (current === mine) history.replaceState(history.state, "", address(screen.name, params, query));
   }
 }
 
@@ -165,5 +217,16 @@ function go(name, params, query) {
   location.hash = address(name, params, query);
 }
 
+/** A slash leads to the search, as it does elsewhere. */
+function shortcut(event) {
+  if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey || !frame) return;
+  if (event.target.closest("input, textarea, select, dialog")) return;
+  event.preventDefault();
+  if (current?.nodes[1].dataset.screen === "search") current.nodes[1].querySelector("input")?.focus();
+  else go("search");
+}
+
+history.scrollRestoration = "manual";
 addEventListener("hashchange", open);
+addEventListener("keydown", shortcut);
 start();

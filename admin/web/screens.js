@@ -12,14 +12,17 @@
  * - `about`: what GET /about says of this server;
  * - `params`: what follows the name in the address, `query`: its URLSearchParams, and `go(name,
  *   params, query)` and `address(name, params, query)`, which leads to and writes another address;
+ * - `rewrite(params, query)`: makes the address say what is shown now, and shows nothing anew;
  * - `signal`: aborted when the screen is left: give it to requests, listeners and timers.
  *
- * What `show` throws is shown in its place, with a button to try again.
+ * What `show` throws is shown in its place, with a button to try again. A module that exports
+ * `keep = true` is left as it is when one goes on from it, and is there again on the way back.
  */
 export const SCREENS = [
   { name: "timeline", title: "Timeline", group: "Memories" },
   { name: "search", title: "Search", group: "Memories" },
   { name: "conversation", title: "Conversation", group: null },
+  { name: "memory", title: "Memory", group: null },
 ];
 
 export const FIRST = "timeline";
