@@ -78,7 +78,7 @@ class _Floats:
         # What `search` does, without its heap: to sort all takes four times as long.
         found = np.empty(len(self), np.float32)
         if len(self):
-            faiss.fvec_inner_products_ny(  # type: ignore[attr-defined] - its stubs lack it
+            faiss.fvec_inner_products_ny(  # type: ignore[attr-defined]
                 *(faiss.swig_ptr(found), faiss.swig_ptr(query), self.index.get_xb()),
                 *(self.index.d, len(self)),
             )
