@@ -5,7 +5,7 @@ import unicodedata
 from collections import Counter
 from functools import lru_cache
 
-import snowballstemmer
+import Stemmer
 
 _WORD = re.compile(r"\w+")
 _PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_A-Za-z]+")
@@ -31,9 +31,8 @@ STOP_WORDS = frozenset(
     for word in line.split()
 )
 
-_STEMMERS = {
-    name: snowballstemmer.stemmer(name).stemWord for name in ("english", "russian", "arabic")
-}
+# Without caches of their own: the terms are cached below.
+_STEMMERS = {name: Stemmer.Stemmer(name, 0).stemWord for name in ("english", "russian", "arabic")}
 
 
 def terms(text: str) -> list[str]:
