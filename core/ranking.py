@@ -110,7 +110,8 @@ def _weighted(evidence: Evidence, candidates: np.ndarray) -> dict[tuple[str, str
 def _words_for_meaning(evidence: Evidence, candidates: np.ndarray) -> np.ndarray:
     """What is not embedded yet among others that are must not stand behind all of them: its share
     of the query's words counts as its meaning too."""
-    waiting = evidence.best_chunk[candidates] < 0
+    known = [cosines[candidates] > -1 for cosines in evidence.similarity.values()]
+    waiting = ~np.logical_or.reduce(known)
     return np.where(waiting & ~waiting.all(), evidence.coverage[candidates], 0.0)
 
 
