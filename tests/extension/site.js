@@ -79,8 +79,8 @@ const ask = {
     if (options.moved) return byFetch("/backend-api/v9/turns", { prompt: text });
     const message = { id: state.lastAsked, author: { role: "user" }, content: { content_type: "text", parts: [text] }, metadata: { attachments: options.attachments ?? [] } };
     return byFetch("/backend-api/f/conversation", {
-      action: options.again ? "variant" : "next",
-      messages: options.again ? [] : [message],
+      action: options.goOn ? "continue" : options.again ? "variant" : "next",
+      messages: options.again || options.goOn ? [] : [message],
       parent_message_id: options.again ? state.lastAsked : options.parent ?? state.parent ?? "client-created-root",
       conversation_id: state.chat ?? undefined,
       model: "auto",
@@ -121,7 +121,7 @@ ask["x.com"] = (text) => byFetch("/2/grok/add_response.json", { responses: [{ me
 /** Send a prompt and show its answer, as the site does. */
 async function send(text, options = {}) {
   state.last = [text, options];
-  if (!options.again) show("user", text);
+  if (!options.again && !options.goOn) show("user", text);
   const busy = site.busy();
   document.body.append(busy);
   try {
@@ -130,7 +130,9 @@ async function send(text, options = {}) {
     const shown = show("assistant", "");
     state.answerId = response.headers.get("x-answer-id");
     if (response.body) {
-      const reader = response.body.getReader();
+      const body = options.piped ? response.body.pipeThrough(new TextDecoderStream()) : response.body;
+      const reader = body.getReader();
+      if (options.lets) state.stop = () => reader.cancel();
       while (!(await reader.read()).done);
     }
     shown.textContent = decodeURIComponent(response.headers.get("x-plain"));

@@ -1,6 +1,8 @@
 // What a page remembers of its earlier turns: which took whose place, and what they asked.
 
-import type { Prompt } from "../sites/site";
+import { wellFormed } from "../ids";
+import { withoutContext } from "../marker";
+import type { PastTurn, Prompt } from "../sites/site";
 import type { Turn } from "./turn";
 
 const MOST = 500;
@@ -8,6 +10,7 @@ const MOST = 500;
 export class PastTurns {
   #turns: Turn[] = [];
   #texts = new Map<string, string>();
+  #answers = new Map<string, PastTurn>();
 
   /** A turn that took the same place: the new one is its edit, or asks for another answer. */
   siblingOf({ parentId, conversationId, messageId }: Prompt): Turn | undefined {
@@ -20,6 +23,23 @@ export class PastTurns {
     );
   }
 
+  /** The turn of this page whose answer has that id. */
+  answeredBy(answerId: string | undefined): Turn | undefined {
+    if (!answerId) return undefined;
+    return this.#turns.findLast(({ reader }) => reader.answer.messageId === answerId);
+  }
+
+  /** What a history has told of the turn whose answer has that id. */
+  toldOf(answerId: string | undefined): PastTurn | undefined {
+    return answerId === undefined ? undefined : this.#answers.get(answerId);
+  }
+
+  rememberTold(past: PastTurn): void {
+    const prompt = wellFormed(withoutContext(past.prompt));
+    this.rememberText(past.promptId, prompt);
+    if (past.answerId) keepNewest(this.#answers, past.answerId, { ...past, prompt });
+  }
+
   remember(turn: Turn): void {
     this.#turns.push(turn);
     if (this.#turns.length > MOST) this.#turns.shift();
@@ -28,11 +48,16 @@ export class PastTurns {
   }
 
   rememberText(messageId: string, text: string): void {
-    this.#texts.set(messageId, text);
-    if (this.#texts.size > MOST) this.#texts.delete(this.#texts.keys().next().value!);
+    keepNewest(this.#texts, messageId, text);
   }
 
   textOf(messageId: string): string {
     return this.#texts.get(messageId) ?? "";
   }
+}
+
+function keepNewest<T>(map: Map<string, T>, key: string, value: T): void {
+  map.delete(key);
+  map.set(key, value);
+  if (map.size > MOST) map.delete(map.keys().next().value!);
 }
