@@ -281,13 +281,20 @@ async def against_pgvector(
 
 
 async def cold_load(table: Table, pool: Pool, user_id: UUID, chunks: int, rounds: int) -> None:
+    async def page_of(ids: list[UUID]) -> change_feed.Chunks:
+        async with acting_as(pool, user_id) as conn:
+            return await change_feed.chunks_of(conn, user_id, ids, NAME)
+
     async def vectors_alone() -> None:
         index, ids = VectorIndex(DIMENSIONS), await ids_of(pool, user_id)
-        for start in range(0, len(ids), change_feed.PAGE):
-            async with acting_as(pool, user_id) as conn:
-                page = ids[start : start + change_feed.PAGE]
-                read = await change_feed.chunks_of(conn, user_id, page, NAME)
-            await asyncio.to_thread(index.add, read.vectors)
+        size = change_feed.PAGE
+        pages = [ids[start : start + size] for start in range(0, len(ids), size)]
+        read = await page_of(pages[0])
+        # As a cache is loaded: the next page is read while one is taken in.
+        for following in pages[1:]:
+            adding = asyncio.to_thread(index.add, read.vectors)
+            _, read = await asyncio.gather(adding, page_of(following))
+        await asyncio.to_thread(index.add, read.vectors)
 
     process, vectors, cache = psutil.Process(), [], []
     for _ in range(rounds):
