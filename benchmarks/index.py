@@ -52,6 +52,8 @@ from storage.vector_index import VectorIndex  # noqa: E402
 
 DIMENSIONS = 384
 PROMPT_WORDS, RESPONSE_WORDS = 30, 150
+# Made-up words have 4.4 tokens each, 24 in all; questions of LoCoMo have 13 (median), of BEAM 20.
+QUERY_WORDS = 5
 VOCABULARY = 30_000
 # So many different texts; more would only take longer to make.
 TEXTS = 2_000
@@ -352,7 +354,7 @@ async def without_packed_words(
 
 async def without_cache(table: Table, pool: Pool, user_id: UUID, draw: Random) -> None:
     exact = retrieval_of(pool, cached=False)
-    query = draw.text(8)
+    query = draw.text(QUERY_WORDS)
     took = await p50(5, lambda: exact.recall(user_id, query, 10, Filters()))
     table.add("a search of 10,000 memories without a cache", took * 1e3, "ms")
     exact.close()
@@ -367,7 +369,7 @@ async def catch_up(table: Table, pool: Pool, user_id: UUID, others: int) -> None
 async def growth(
     table: Table, few: tuple[Pool, UUID], many: tuple[Pool, UUID], others: int
 ) -> None:
-    query = Random().text(8)
+    query = Random().text(QUERY_WORDS)
     asked = [(retrieval_of(pool), user_id) for pool, user_id in (few, many)]
     took: list[list[float]] = [[], []]
     for turn in range(400):
@@ -389,7 +391,7 @@ async def growth(
 
 async def loop_lag(table: Table, pool: Pool, user_id: UUID, draw: Random) -> None:
     retrieval = retrieval_of(pool)
-    queries = [draw.text(8) for _ in range(50)]
+    queries = [draw.text(QUERY_WORDS) for _ in range(50)]
     await retrieval.recall(user_id, queries[0], 10, Filters())
     lags: dict[str, list[float]] = {"at rest": [], "busy": []}
     searches: list[float] = []
@@ -432,7 +434,7 @@ async def over_http(
     claims = {"iss": issuer, "aud": "authenticated", "role": "authenticated"}
     claims |= {"sub": str(user_id), "iat": int(time.time()), "exp": int(time.time()) + 3600}
     headers = {"Authorization": f"Bearer {keys.sign(claims)}"}
-    queries = [draw.text(8) for _ in range(300)]
+    queries = [draw.text(QUERY_WORDS) for _ in range(300)]
     command = [sys.executable, "main.py"]
     server = subprocess.Popen(command, cwd=ROOT, env=os.environ | with_port)  # noqa: ASYNC220
     took = []
