@@ -3,7 +3,11 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
 
-.PHONY: run test check format extension test-extension-soak clean
+.PHONY: run test check format faults extension test-extension-soak clean
+N ?= 100
+SEED ?= 1
+SAVES ?= 0
+
 run: $(VENV)/.run
 	@exec $(BIN)/python main.py
 
@@ -16,6 +20,10 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	cd extension && npm run --silent check
+
+# The published run is `make faults N=1000 SAVES=50000`.
+faults: $(VENV)/.dev
+	$(BIN)/python -m tests.faults --faults $(N) --seed $(SEED) --saves $(SAVES)
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

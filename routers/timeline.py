@@ -69,7 +69,7 @@ async def read_timeline(
 async def read_activity(caller: Reader, zone: Annotated[Zone, Query()] = "UTC") -> Answer[Activity]:
     """Count memories by assistant, and by day of the last 53 weeks in a time zone; a day without
     any is left out."""
-    since = datetime.now(UTC) - SPAN
+    since = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - SPAN
     try:
         async with acting_as(caller.resources.db, caller.user.id) as conn:
             found = await timeline.counts(conn, caller.user.id, since, zone)

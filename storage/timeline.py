@@ -117,15 +117,21 @@ async def page(
 async def counts(conn: Connection, user_id: UUID, since: datetime, zone: str) -> list[Count]:
     """Count memories by assistant and by day in `zone`, those before `since` together.
 
-    One scan of an index that holds all it asks for. Raises UnknownZone.
+    One scan of an index that holds all it asks for; first by quarters of an hour, of which a day
+    has whole ones in every zone, as placing each memory in its day would take longer than reading
+    it. `since` begins a quarter. Raises UnknownZone.
     """
     try:
         rows = await conn.fetch(
             """
-            SELECT CASE WHEN occurred_at >= $2 THEN (occurred_at AT TIME ZONE $3)::date END AS day,
-                   provider, count(*) AS memories
-              FROM memory_layer.memories
-             WHERE user_id = $1 AND deleted_at IS NULL
+            SELECT CASE WHEN quarter >= $2 THEN (quarter AT TIME ZONE $3)::date END AS day,
+                   provider, sum(memories)::int AS memories
+              FROM (SELECT date_bin('15 min', CASE WHEN occurred_at < $2 THEN 'epoch'
+                                              ELSE occurred_at END, 'epoch') AS quarter,
+                           provider, count(*) AS memories
+                      FROM memory_layer.memories
+                     WHERE user_id = $1 AND deleted_at IS NULL
+                     GROUP BY 1, 2) AS quarters
              GROUP BY 1, 2 ORDER BY 1 DESC NULLS FIRST, 2 LIMIT $4
             """,
             user_id,

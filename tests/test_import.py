@@ -349,6 +349,14 @@ async def test_of_what_was_imported_and_purged_no_trace_is_left(client, alice, d
     assert counts(again) == (1, 0, 0, 1, 0)
 
 
+async def test_the_words_of_an_import_wait_for_no_search(client, alice, database):
+    job = await import_file(client, alice, chatgpt(chats(3)))
+
+    # Packed, they are counted at once; to analyse a whole past would take the first search minutes.
+    packed = await database.fetchval("SELECT count(*) FROM memory_layer.keywords")
+    assert packed == job["imported"]
+
+
 async def test_an_erased_account_takes_its_imports_and_files_along(
     client, alice, database, settings
 ):

@@ -21,12 +21,12 @@ export function badge(provider) {
   return el("span", { class: "assistant", data: { assistant: provider in NAMES ? provider : "other" } }, nameOf(provider));
 }
 
-/** What GET /activity answers for the reader's own time zone; the same for a minute. */
+/** What GET /activity answers for the reader's own time zone; the same for a minute, unless empty. */
 export function activity(api, { anew = false } = {}) {
   if (anew || !known || Date.now() - known.at > FRESH) {
     const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
     known = { at: Date.now(), answer: api.get("/activity", { zone }) };
-    known.answer.catch(() => (known = null));
+    known.answer.then(({ assistants }) => assistants.length || (known = null), () => (known = null));
   }
   return known.answer;
 }

@@ -44,6 +44,8 @@ export function heatMap({ label, choose }) {
     point(days[Math.min(Math.max(goals[event.key], 0), last)], true);
   });
 
+  draw();
+  say(reading, "\u00a0");
   return {
     element,
     update(next, day = null) {

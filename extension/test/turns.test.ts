@@ -116,6 +116,40 @@ test("Grok asked again with the same words in the same place gives another memor
   assert.equal(page.prompts.at(-1)!.prompt, "Q");
 });
 
+for (const [name, parentResponseId] of Object.entries({ "its place": "p-0", "its prompt": "u-1", "its answer": "a-1" })) {
+  test(`Grok asked for another answer, named by ${name}`, () => {
+    const page = new Page(grok);
+    const url = `${GROK}/g-1/responses`;
+    turn(page, url, { message: "Q", parentResponseId: "p-0" }, wire.grokLater(["one"]));
+    const again = { message: "", parentResponseId, isRegenRequest: true };
+    turn(page, url, again, wire.grokLater(["two"]).replaceAll('"a-1"', '"a-2"'));
+    const last = page.answer;
+    assert.deepEqual([last.messageId, last.replacesMessageId, last.response], ["a-2", "u-1", "two"]);
+    assert.equal(page.prompts.at(-1)!.prompt, "Q");
+  });
+}
+
+for (const [name, first, second] of [
+  ["the first of a chat", {}, { 2: ["c_1", null, null] }],
+  ["a later one", { 2: ["c_1", "r_0", "rc_0"] }, { 2: ["c_1", "r_0", "rc_0"] }],
+] as const) {
+  test(`Gemini asked again gives another memory that names the one before: ${name}`, () => {
+    const page = new Page(gemini);
+    turn(page, GEMINI, wire.geminiBody("Q", first), wire.geminiFrames(["one"]));
+    turn(page, GEMINI, wire.geminiBody("Q", { ...second, 59: "REQ-2" }), wire.geminiFrames(["two"]));
+    const last = page.answer;
+    assert.deepEqual([last.messageId, last.replacesMessageId, last.response], ["REQ-2", "REQ-1", "two"]);
+  });
+}
+
+test("the same words later in the same chat replace nothing", () => {
+  const page = new Page(gemini);
+  turn(page, GEMINI, wire.geminiBody("Q"), wire.geminiFrames(["one"]));
+  const later = wire.geminiBody("Q", { 2: ["c_1", "r_1", "rc_1"], 59: "REQ-2" });
+  turn(page, GEMINI, later, wire.geminiFrames(["two"]));
+  assert.equal(page.answer.replacesMessageId, undefined);
+});
+
 test("an edited prompt is a memory of its own that names the one it replaces", () => {
   const page = new Page(chatgpt);
   const there = { conversation_id: "c-1", parent_message_id: "p-7" };

@@ -104,7 +104,7 @@ const ask = {
   "gemini.google.com"(text, options) {
     const inner = Array.from({ length: 60 }, () => null);
     inner[0] = [text, 0, null, null, null, null, 0];
-    inner[2] = [state.chat, state.parent, null];
+    inner[2] = [state.chat, options.again ? state.before : state.parent, null];
     inner[45] = options.temporary ? 1 : null;
     state.lastAsked = inner[59] = options.id ?? crypto.randomUUID().toUpperCase();
     const form = new URLSearchParams({ "f.req": JSON.stringify([null, JSON.stringify(inner)]), at: "x" });
@@ -112,7 +112,7 @@ const ask = {
   },
   "grok.com"(text, options) {
     const url = "/rest/app-chat/conversations/" + (state.chat ? `${state.chat}/responses` : "new");
-    return byFetch(url, { message: text, parentResponseId: options.parent ?? state.parent ?? undefined, temporary: options.temporary ?? false, modelName: "grok-9" });
+    return byFetch(url, { message: text, parentResponseId: (options.again ? state.before : options.parent ?? state.parent) ?? undefined, isRegenRequest: Boolean(options.again), temporary: options.temporary ?? false, modelName: "grok-9" });
   },
 };
 
@@ -121,6 +121,7 @@ ask["x.com"] = (text) => byFetch("/2/grok/add_response.json", { responses: [{ me
 /** Send a prompt and show its answer, as the site does. */
 async function send(text, options = {}) {
   state.last = [text, options];
+  if (!options.again) state.before = state.parent;
   if (!options.again && !options.goOn) show("user", text);
   const busy = site.busy();
   document.body.append(busy);

@@ -1,4 +1,4 @@
-import { state } from "../../shared/dialog.js";
+import { notice, state } from "../../shared/dialog.js";
 import { el, show as put } from "../../shared/dom.js";
 import { clockOf, number, plural } from "../../shared/format.js";
 import { activity, badge, nameOf } from "../assistants.js";
@@ -16,26 +16,30 @@ export async function show(context) {
   const day = startOf(query.get("day")) && query.get("day");
   const before = day ? startOf(day, 1).toISOString() : null;
   const read = (cursor) => api.get("/timeline", { limit: PAGE, provider, before, cursor }, { signal });
-  const [first, past] = await Promise.all([read(null), activity(api, { anew: true })]);
-  if (!past.assistants.length && !first.entries.length) return put(root, welcome(context));
+  const past = activity(api, { anew: true });
+  const first = await read(null);
+  if (!first.entries.length && !provider && !day) return put(root, welcome(context));
 
   const picture = heatMap({ label: "Activity by day", choose: (chosen) => go("timeline", [], { provider, day: chosen }) });
+  const assistants = el("nav", { class: "chips", "aria-label": "Assistants" });
   const list = el("div", { class: "days" });
   put(
     root,
     el("section", { class: "card activity", "aria-label": "Activity over the year" }, el("div", { class: "body" }, picture.element)),
-    el("div", { class: "row between" }, chips(), day && el("a", { class: "chip chosen", href: address("timeline", [], { provider }) }, `Until ${fullDay(day)}`, el("span", { "aria-label": "Show all" }, " ×"))),
+    el("div", { class: "row between" }, assistants, day && el("a", { class: "chip chosen", href: address("timeline", [], { provider }) }, `Until ${fullDay(day)}`, el("span", { "aria-label": "Show all" }, " ×"))),
     list,
   );
-  picture.update(countsOf(past, provider), day);
+  // The list does not wait for the picture.
+  past.then(drawPast, (error) => !signal.aborted && notice(error.message, { bad: true }));
   if (!first.entries.length) return state(list, "Nothing here", day ? "Nothing was said before that day's end." : `Nothing is kept of ${nameOf(provider)}.`);
   let lastDay = null;
   pages({ list, first, read, signal, draw });
 
-  function chips() {
-    const all = past.assistants.reduce((sum, one) => sum + one.memories, 0);
-    const offered = past.assistants.length > 1 || provider ? [["", "All", all], ...past.assistants.map((one) => [one.provider, nameOf(one.provider), one.memories])] : [];
-    return el("nav", { class: "chips", "aria-label": "Assistants" }, offered.map(([value, text, count]) => el("a", { class: "chip", href: address("timeline", [], { provider: value, day }), "aria-current": value === provider ? "true" : null }, text, el("span", { class: "count" }, number(count)))));
+  function drawPast(counted) {
+    picture.update(countsOf(counted, provider), day);
+    const all = counted.assistants.reduce((sum, one) => sum + one.memories, 0);
+    const offered = counted.assistants.length > 1 || provider ? [["", "All", all], ...counted.assistants.map((one) => [one.provider, nameOf(one.provider), one.memories])] : [];
+    put(assistants, offered.map(([value, text, count]) => el("a", { class: "chip", href: address("timeline", [], { provider: value, day }), "aria-current": value === provider ? "true" : null }, text, el("span", { class: "count" }, number(count)))));
   }
 
   function draw({ entries }) {

@@ -3,7 +3,7 @@
 import { wellFormed } from "../ids";
 import { withoutContext } from "../marker";
 import type { PastTurn, Prompt } from "../sites/site";
-import type { Turn } from "./turn";
+import { conversationOf, nameOf, type Turn } from "./turn";
 
 const MOST = 500;
 
@@ -14,13 +14,20 @@ export class PastTurns {
 
   /** A turn that took the same place: the new one is its edit, or asks for another answer. */
   siblingOf({ parentId, conversationId, messageId }: Prompt): Turn | undefined {
-    if (!parentId || !conversationId) return undefined;
+    if (!conversationId) return undefined;
     return this.#turns.findLast(
       (turn) =>
+        // The first of a chat has no parent, and learnt of its chat by the answer.
         turn.prompt.parentId === parentId &&
-        turn.conversationId === conversationId &&
+        conversationOf(turn) === conversationId &&
         (turn.prompt.messageId === undefined || turn.prompt.messageId !== messageId),
     );
+  }
+
+  /** The turn to which another answer is asked, where the request names it as the parent. */
+  askedAgain({ again, parentId }: Prompt): Turn | undefined {
+    if (!again || !parentId) return undefined;
+    return this.#turns.findLast((turn) => nameOf(turn) === parentId) ?? this.answeredBy(parentId);
   }
 
   /** The turn of this page whose answer has that id. */

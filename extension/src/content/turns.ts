@@ -204,15 +204,15 @@ export class Turns {
 
   #newTurn(prompt: Prompt, key: string, phase: Phase): Turn {
     const now = this.#world.now();
-    const sibling = this.#past.siblingOf(prompt);
+    const sibling = this.#past.siblingOf(prompt) ?? this.#past.askedAgain(prompt);
     const text = textOf(prompt);
     const again = prompt.again || (sibling !== undefined && sibling.text === text);
-    const replaces = prompt.again ? prompt.messageId : sibling?.prompt.messageId;
+    const replaces = (prompt.again && prompt.messageId) || (sibling && nameOf(sibling));
     return {
       key,
       prompt,
-      text: text || (again && replaces ? this.#past.textOf(replaces) : ""),
-      replaces: replaces ?? sibling?.saidName,
+      text: text || (again && replaces ? this.#past.textOf(replaces) || (sibling?.text ?? "") : ""),
+      replaces,
       again,
       capture: "network",
       reader: this.#site.reader(),
