@@ -4,7 +4,7 @@ import { el } from "../shared/dom.js";
 import { SCREENS } from "./screens.js";
 
 const WAYS = [
-  ["import", "Bring your past", "Years of chats with ChatGPT, Claude, Gemini, Grok or Perplexity, from the file that each of them gives you. Nothing leaves this server.", "Import a file"],
+  ["import", "Bring your past", "Years of chats with ChatGPT, Claude, Gemini, Grok or Perplexity, from the file that each of them gives you. It is read here, on this server.", "Import a file"],
   ["setup", "Keep what comes", "The extension for Chrome saves every prompt and every answer as it happens; assistants and editors join by MCP.", "Set it up"],
 ];
 
