@@ -52,6 +52,8 @@ from storage.vector_index import VectorIndex  # noqa: E402
 
 DIMENSIONS = 384
 PROMPT_WORDS, RESPONSE_WORDS = 30, 150
+# Made-up words have 4.4 tokens each, 24 in all; questions of LoCoMo have 13 (median), of BEAM 20.
+QUERY_WORDS = 5
 VOCABULARY = 30_000
 # So many different texts; more would only take longer to make.
 TEXTS = 2_000
@@ -281,13 +283,20 @@ async def against_pgvector(
 
 
 async def cold_load(table: Table, pool: Pool, user_id: UUID, chunks: int, rounds: int) -> None:
+    async def page_of(ids: list[UUID]) -> change_feed.Chunks:
+        async with acting_as(pool, user_id) as conn:
+            return await change_feed.chunks_of(conn, user_id, ids, NAME)
+
     async def vectors_alone() -> None:
         index, ids = VectorIndex(DIMENSIONS), await ids_of(pool, user_id)
-        for start in range(0, len(ids), change_feed.PAGE):
-            async with acting_as(pool, user_id) as conn:
-                page = ids[start : start + change_feed.PAGE]
-                read = await change_feed.chunks_of(conn, user_id, page, NAME)
-            await asyncio.to_thread(index.add, read.vectors)
+        size = change_feed.PAGE
+        pages = [ids[start : start + size] for start in range(0, len(ids), size)]
+        read = await page_of(pages[0])
+        # As a cache is loaded: the next page is read while one is taken in.
+        for following in pages[1:]:
+            adding = asyncio.to_thread(index.add, read.vectors)
+            _, read = await asyncio.gather(adding, page_of(following))
+        await asyncio.to_thread(index.add, read.vectors)
 
     process, vectors, cache = psutil.Process(), [], []
     for _ in range(rounds):
@@ -345,7 +354,7 @@ async def without_packed_words(
 
 async def without_cache(table: Table, pool: Pool, user_id: UUID, draw: Random) -> None:
     exact = retrieval_of(pool, cached=False)
-    query = draw.text(8)
+    query = draw.text(QUERY_WORDS)
     took = await p50(5, lambda: exact.recall(user_id, query, 10, Filters()))
     table.add("a search of 10,000 memories without a cache", took * 1e3, "ms")
     exact.close()
@@ -360,7 +369,7 @@ async def catch_up(table: Table, pool: Pool, user_id: UUID, others: int) -> None
 async def growth(
     table: Table, few: tuple[Pool, UUID], many: tuple[Pool, UUID], others: int
 ) -> None:
-    query = Random().text(8)
+    query = Random().text(QUERY_WORDS)
     asked = [(retrieval_of(pool), user_id) for pool, user_id in (few, many)]
     took: list[list[float]] = [[], []]
     for turn in range(400):
@@ -382,7 +391,7 @@ async def growth(
 
 async def loop_lag(table: Table, pool: Pool, user_id: UUID, draw: Random) -> None:
     retrieval = retrieval_of(pool)
-    queries = [draw.text(8) for _ in range(50)]
+    queries = [draw.text(QUERY_WORDS) for _ in range(50)]
     await retrieval.recall(user_id, queries[0], 10, Filters())
     lags: dict[str, list[float]] = {"at rest": [], "busy": []}
     searches: list[float] = []
@@ -425,7 +434,7 @@ async def over_http(
     claims = {"iss": issuer, "aud": "authenticated", "role": "authenticated"}
     claims |= {"sub": str(user_id), "iat": int(time.time()), "exp": int(time.time()) + 3600}
     headers = {"Authorization": f"Bearer {keys.sign(claims)}"}
-    queries = [draw.text(8) for _ in range(300)]
+    queries = [draw.text(QUERY_WORDS) for _ in range(300)]
     command = [sys.executable, "main.py"]
     server = subprocess.Popen(command, cwd=ROOT, env=os.environ | with_port)  # noqa: ASYNC220
     took = []

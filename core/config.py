@@ -113,6 +113,8 @@ class Settings(BaseSettings):
     embedder: str = "local"
     openai_api_key: SecretStr | None = None
     openai_base_url: str = OPENAI_URL
+    embedder_base_url: str | None = Field(None, pattern=r"^https?://[^\s@]+$")
+    embedder_api_key: SecretStr | None = None
     embedding_batch: int = Field(64, ge=1, le=512)
 
     anthropic_api_key: SecretStr | None = None

@@ -81,10 +81,15 @@ def make_embedder(settings: Settings) -> Embedder | None:
         raise SettingsError(f"EMBEDDER is {settings.embedder!r}: use local, openai:MODEL or none")
     from core.embed_openai import OpenAIEmbedder
 
-    key = settings.openai_api_key.get_secret_value() if settings.openai_api_key else ""
-    if not key and settings.openai_base_url.rstrip("/") == OPENAI_API:
+    url = settings.embedder_base_url or settings.openai_base_url
+    # OpenAI's key is for nobody else to see.
+    secret = settings.embedder_api_key or (
+        None if settings.embedder_base_url else settings.openai_api_key
+    )
+    key = secret.get_secret_value() if secret else ""
+    if not key and url.rstrip("/") == OPENAI_API:
         raise SettingsError(f"EMBEDDER is {settings.embedder} but OPENAI_API_KEY is not set")
-    return OpenAIEmbedder(model, key, settings.openai_base_url, settings.embedding_batch)
+    return OpenAIEmbedder(model, key, url, settings.embedding_batch)
 
 
 def unit_length(vectors: Vectors) -> Vectors:

@@ -185,7 +185,14 @@ class Importer:
                 twin = min(near, key=lambda m: (abs(m.occurred_at - _time(turn)), m.id))
                 self._twins.add(twin.id)
                 twins[turn.id] = twin.deleted
-        return twins
+        return twins | await self._purged(conn, [t for t in unnamed if t.id not in twins])
+
+    async def _purged(self, conn: Connection, turns: Sequence[Ready]) -> dict[UUID, bool]:
+        """Find which of these were captured live, deleted and forgotten."""
+        asked = [turn for turn in turns if turn.captures[0].side == "prompt"]
+        prompts, times = [turn.captures[0].text for turn in asked], [_time(turn) for turn in asked]
+        found = await imports.purged(conn, self._user_id, prompts, times)
+        return {asked[place].id: True for place in found}
 
     def _outcome(self) -> tuple[imports.State, str | None]:
         """Nothing imported is no success, unless it was all here already."""

@@ -20,7 +20,7 @@ from core.user_caches import UserCaches
 from storage import analyzer, change_feed, database_search, memory_store
 from storage.change_feed import NOWHERE, Position
 from storage.database import Connection, Pool, acting_as
-from storage.database_search import DatabaseIndex
+from storage.database_search import DatabaseIndex, Slice
 from storage.memory_store import Filters, Memory
 from storage.user_index import Evidence, UserIndex, nearest_chunks
 
@@ -30,14 +30,17 @@ log = structlog.get_logger()
 INLINE_VECTORS = 2_000
 # Hits that say the same as one above them are shown with it, and the next ones take their places.
 RANKED_FOR_ONE_SHOWN = 3
+LONGER_WITHOUT_HOPE = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Recall:
-    """`semantic` is False when the embedder could not be asked and only words counted."""
+    """`semantic` is False when the embedder could not be asked and only words counted; `partial`
+    is True when time did not suffice to weigh all memories."""
 
     hits: list[Hit]
     semantic: bool
+    partial: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +73,16 @@ class Retrieval:
         patience: float = 60.0,
         *,
         cached: bool = True,
+        hurry: float = 2.0,
     ) -> None:
-        """`patience` is how many seconds a search waits for its cache before it does without."""
+        """`patience` is how many seconds a search waits for its cache before it does without;
+        `hurry`, how many it then reads more of the person's memories before it does with those."""
         self._pool = pool
         self._embedder = embedder
         self._model = embedder.name if embedder else ""
         self._ranked = ranked
         self._cached = cached
+        self._hurry = hurry
         dimensions = embedder.dimensions if embedder else 0
         self.caches = UserCaches(pool, self._model, dimensions, budget_bytes, patience)
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="search")
@@ -104,13 +110,13 @@ class Retrieval:
             filters,
             limit,
         )
-        hits = await self._ask_cache(user_id, asked) if self._cached else None
+        hits, partial = await self._ask_cache(user_id, asked) if self._cached else None, False
         if hits is None:
-            hits = await self._ask_database(user_id, asked)
+            hits, partial = await self._ask_database(user_id, asked)
         if asked.period is None:
             # Who names a time wants what was true then.
             hits = newer_first(hits, set(asked.terms))
-        return Recall(hits, semantic=asked.vector is not None)
+        return Recall(hits, semantic=asked.vector is not None, partial=partial)
 
     async def _embed(self, query: str) -> np.ndarray | None:
         if self._embedder is None or not query.strip():
@@ -153,22 +159,47 @@ class Retrieval:
             return find()
         return await asyncio.get_running_loop().run_in_executor(self._threads, find)
 
-    async def _ask_database(self, user_id: UUID, asked: _Asked) -> list[Hit]:
-        """Weigh the same evidence without a cache: exactly the user's own rows, all of them."""
+    async def _ask_database(self, user_id: UUID, asked: _Asked) -> tuple[list[Hit], bool]:
+        """Weigh the same evidence without a cache: exactly the user's own rows. Say as well
+        whether some of them had to be left out, as the time was over."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._seconds_without_cache(user_id)
         async with acting_as(self._pool, user_id) as conn:
             if (await change_feed.position(conn, user_id)).epoch is None:
-                return []
-            index = await database_search.read(
-                conn, user_id, asked.terms, asked.vector, self._model, asked.filters
-            )
+                return [], False
+            slices = await database_search.slices(conn, user_id)
+        parts = await self._read_slices(user_id, slices, asked, until)
+        index, partial = database_search.together(parts), len(parts) < len(slices)
         if unpacked := index.unpacked:
-            packed = await self.caches.pack(user_id, unpacked)
+            packed = await self.caches.pack(user_id, unpacked, until)
             index.packed = {texts.id: words for texts, words in packed}
-        found = await asyncio.get_running_loop().run_in_executor(
+            partial = partial or len(packed) < len(unpacked)
+        found = await loop.run_in_executor(
             self._threads, lambda: self._rank(index, index.evidence(asked.terms), asked)
         )
         async with acting_as(self._pool, user_id) as conn:
-            return await _read(conn, user_id, found, asked)
+            return await _read(conn, user_id, found, asked), partial
+
+    def _seconds_without_cache(self, user_id: UUID) -> float:
+        """What is left out now a cache finds soon; where there will be none, it never would."""
+        no_cache = not self._cached or self.caches.is_too_large(user_id)
+        return self._hurry * (LONGER_WITHOUT_HOPE if no_cache else 1)
+
+    async def _read_slices(
+        self, user_id: UUID, slices: list[Slice], asked: _Asked, until: float
+    ) -> list[DatabaseIndex]:
+        """Read at least one of the slices, and no more when the loop's clock is at `until`."""
+        parts: list[DatabaseIndex] = []
+        for part in slices:
+            async with acting_as(self._pool, user_id) as conn:
+                parts.append(
+                    await database_search.read(
+                        conn, user_id, asked.terms, asked.vector, self._model, asked.filters, part
+                    )
+                )
+            if asyncio.get_running_loop().time() >= until:
+                break
+        return parts
 
     def _rank(
         self, index: UserIndex | DatabaseIndex, evidence: Evidence, asked: _Asked

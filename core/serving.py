@@ -1,6 +1,7 @@
 """Run the service from the command line: check the settings, serve, say what to open next."""
 
 import logging
+import resource
 import signal
 import socket
 import sys
@@ -11,6 +12,8 @@ from pydantic import ValidationError
 
 from core import logs
 from core.config import Settings, complaints
+
+MOST_DESCRIPTORS = 8_192
 
 
 def serve(app: str) -> int:
@@ -42,6 +45,7 @@ def serve(app: str) -> int:
         ),
         f"http://{settings.host}:{settings.port}",
     )
+    _open_many()
     server.run()
     return 0 if server.started else 1
 
@@ -55,6 +59,14 @@ def _is_taken(host: str, port: int) -> bool:
         except OSError:
             return True
     return False
+
+
+def _open_many() -> None:
+    """The usual soft limit of 1,024 descriptors would be spent by as many idle connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(MOST_DESCRIPTORS, hard)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _plain_start_errors(record: logging.LogRecord) -> bool:

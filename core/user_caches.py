@@ -1,6 +1,7 @@
 """The caches of the users who searched last: loaded, kept up to date, within a budget of bytes."""
 
 import asyncio
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -172,10 +173,18 @@ class UserCaches:
         for change in missing:
             change.packed = words.get((change.id, change.content_hash, change.occurred_at))
 
-    async def pack(self, user_id: UUID, ids: Sequence[UUID]) -> list[tuple[Texts, Packed]]:
-        """Analyse the texts of these memories, and keep the words when it was much work."""
+    async def pack(
+        self, user_id: UUID, ids: Sequence[UUID], until: float = math.inf
+    ) -> list[tuple[Texts, Packed]]:
+        """Analyse the texts of these memories, and keep the words when it was much work.
+
+        No more are begun when the loop's clock is at `until`.
+        """
         packed: list[tuple[Texts, Packed]] = []
+        clock = asyncio.get_running_loop().time
         for start in range(0, len(ids), TEXTS_AT_ONCE):
+            if clock() >= until:
+                break
             async with acting_as(self._pool, user_id) as conn:
                 texts = await keyword_store.texts_of(
                     conn, user_id, ids[start : start + TEXTS_AT_ONCE]
@@ -203,6 +212,10 @@ class UserCaches:
             if cached is not latest and not cached.loading and not cached.lock.locked():
                 held -= cached.bytes
                 del self._cached[user_id]
+
+    def is_too_large(self, user_id: UUID) -> bool:
+        cached = self._cached.get(user_id)
+        return cached is not None and cached.too_large
 
     def forget(self, user_id: UUID) -> None:
         """A cache that is being loaded serves those who wait for it, and nobody after them."""

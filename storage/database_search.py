@@ -6,6 +6,7 @@ It reads the same words and vectors as UserIndex, so that both give the same evi
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 from uuid import UUID
 
 import numpy as np
@@ -16,6 +17,9 @@ from storage.keyword_index import NOBODY, Field, Occurrences
 from storage.memory_store import Filters
 from storage.packed_terms import ANALYZER, Packed, hashes_of
 from storage.user_index import SIDES, Evidence, best_by_slot
+
+# So many memories are read at once, in about a quarter of a second with their vectors.
+SLICE = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +148,30 @@ def _field(found: Sequence[tuple[np.ndarray, np.ndarray]], lengths: np.ndarray, 
     return Field(occurrences, int(texts.sum()), float(lengths[texts].mean()) if texts.any() else 0)
 
 
+class Slice(NamedTuple):
+    """Memories by their ids, both ends included."""
+
+    first: UUID
+    last: UUID
+
+
+async def slices(conn: Connection, user_id: UUID) -> list[Slice]:
+    """Cut a user's memories into SLICEs, the latest ids first: those of our making grow in time."""
+    rows = await conn.fetch(
+        """
+        SELECT id FROM (
+            SELECT id, row_number() OVER (ORDER BY id DESC) AS n FROM memory_layer.memories
+             WHERE user_id = $1) m
+         WHERE n % $2 = 0 ORDER BY n
+        """,
+        user_id,
+        SLICE,
+    )
+    bounds = [row["id"].int for row in rows]
+    firsts, lasts = [*bounds, 0], [UUID(int=2**128 - 1).int, *(n - 1 for n in bounds)]
+    return [Slice(UUID(int=a), UUID(int=b)) for a, b in zip(firsts, lasts, strict=True)]
+
+
 async def read(
     conn: Connection,
     user_id: UUID,
@@ -151,17 +179,37 @@ async def read(
     vector: np.ndarray | None,
     model: str,
     filters: Filters,
+    part: Slice,
 ) -> DatabaseIndex:
-    memories, speakers = await _memories(conn, user_id, filters)
-    hits = await _hits(conn, user_id, hashes_of(terms))
+    memories, speakers = await _memories(conn, user_id, filters, part)
+    hits = await _hits(conn, user_id, hashes_of(terms), part)
     chunks = dict.fromkeys(("ids", "sides", "starts", "stops", "cosines"), b"")
     if vector is not None:
-        chunks = await _chunks(conn, user_id, vector, model)
+        chunks = await _chunks(conn, user_id, vector, model, part)
     return DatabaseIndex(memories, speakers, hits, chunks)
 
 
+def together(parts: Sequence[DatabaseIndex]) -> DatabaseIndex:
+    """Put the slices of one query together."""
+    if len(parts) == 1:
+        return parts[0]
+    return DatabaseIndex(
+        _joined([part.memories for part in parts]),
+        [name for part in parts for name in part.speakers],
+        [
+            Hits(b"".join(h.ids for h in of_term), b"".join(h.counts for h in of_term))
+            for of_term in zip(*(part.hits for part in parts), strict=True)
+        ],
+        _joined([part.chunks for part in parts]),
+    )
+
+
+def _joined(columns: Sequence[dict[str, bytes]]) -> dict[str, bytes]:
+    return {name: b"".join(part[name] or b"" for part in columns) for name in columns[0]}
+
+
 async def _memories(
-    conn: Connection, user_id: UUID, filters: Filters
+    conn: Connection, user_id: UUID, filters: Filters, part: Slice
 ) -> tuple[dict[str, bytes], list[bytes]]:
     # One row of long columns: a row for each memory would keep the event loop busy.
     row = await conn.fetchrow(
@@ -186,7 +234,7 @@ async def _memories(
                 SELECT * FROM memory_layer.keywords
                  WHERE user_id = $1 AND memory_id = m.id AND content_hash = m.content_hash
                    AND occurred_at = m.occurred_at AND analyzer = $2 LIMIT 1) k ON true
-         WHERE m.user_id = $1 AND m.deleted_at IS NULL
+         WHERE m.user_id = $1 AND m.deleted_at IS NULL AND m.id BETWEEN $7 AND $8
         """,
         user_id,
         ANALYZER,
@@ -194,32 +242,37 @@ async def _memories(
         filters.conversation_id,
         filters.after,
         filters.before,
+        *part,
     )
     columns = dict(row) if row else {}
     return columns, columns.pop("speakers", None) or []
 
 
-async def _hits(conn: Connection, user_id: UUID, terms: np.ndarray) -> list[Hits]:
+async def _hits(conn: Connection, user_id: UUID, terms: np.ndarray, part: Slice) -> list[Hits]:
+    # LATERAL: the words of each memory are read once, and not once for each term.
     rows = await conn.fetch(
         """
-        SELECT t.n, string_agg(uuid_send(k.memory_id), '') AS ids,
+        SELECT f.n, string_agg(uuid_send(k.memory_id), '') AS ids,
                string_agg(substring(k.counts FROM f.place / 2 + 1 FOR 2), '') AS counts
-          FROM unnest($2::bytea[]) WITH ORDINALITY AS t (term, n)
-          JOIN memory_layer.keywords k ON k.user_id = $1 AND k.analyzer = $3
-         CROSS JOIN LATERAL (SELECT position(t.term IN k.terms) - 1) AS f (place)
-         WHERE f.place >= 0 AND f.place % 4 = 0
-         GROUP BY t.n
+          FROM memory_layer.keywords k
+         CROSS JOIN LATERAL (
+                SELECT t.n, position(t.term IN k.terms) - 1 AS place
+                  FROM unnest($2::bytea[]) WITH ORDINALITY AS t (term, n) OFFSET 0) AS f
+         WHERE k.user_id = $1 AND k.analyzer = $3 AND k.memory_id BETWEEN $4 AND $5
+           AND f.place >= 0 AND f.place % 4 = 0
+         GROUP BY f.n
         """,
         user_id,
         [term.tobytes() for term in terms],
         ANALYZER,
+        *part,
     )
     found = {row["n"]: Hits(row["ids"], row["counts"]) for row in rows}
     return [found.get(n, Hits(b"", b"")) for n in range(1, len(terms) + 1)]
 
 
 async def _chunks(
-    conn: Connection, user_id: UUID, vector: np.ndarray, model: str
+    conn: Connection, user_id: UUID, vector: np.ndarray, model: str, part: Slice
 ) -> dict[str, bytes]:
     row = await conn.fetchrow(
         """
@@ -232,10 +285,11 @@ async def _chunks(
                string_agg(float4send(
                    memory_layer.cosine_of_units(c.embedding, query.vector)::float4), '') AS cosines
           FROM query, memory_layer.chunks c
-         WHERE c.user_id = $1 AND c.embedding_model = $3
+         WHERE c.user_id = $1 AND c.embedding_model = $3 AND c.memory_id BETWEEN $4 AND $5
         """,
         user_id,
         vector.tolist(),
         model,
+        *part,
     )
     return dict(row) if row else {}

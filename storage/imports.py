@@ -246,6 +246,25 @@ async def nearby(
     return [Nearby(**row) for row in rows]
 
 
+async def purged(
+    conn: Connection, user_id: UUID, prompts: Sequence[str], times: Sequence[datetime]
+) -> list[int]:
+    """Find which of these prompts, by their places, were captured live at that time and purged."""
+    rows = await conn.fetch(
+        """
+        SELECT DISTINCT t.place
+          FROM unnest($2::text[], $3::timestamptz[]) WITH ORDINALITY AS t (prompt, at, place)
+         CROSS JOIN generate_series(-1, 1) AS slot
+          JOIN memory_layer.memories m
+            ON m.user_id = $1 AND m.echo = memory_layer.echo_of($1, t.prompt, t.at, slot)
+        """,
+        user_id,
+        prompts,
+        times,
+    )
+    return [row["place"] - 1 for row in rows]
+
+
 async def waiting(conn: Connection, ids: Sequence[UUID]) -> list[Waiting]:
     """Find which of these jobs wait or run, the oldest first; asked by the worker."""
     rows = await conn.fetch(

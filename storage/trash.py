@@ -10,6 +10,9 @@ from storage.database import Connection
 from storage.memory_store import COLUMNS, Memory, memory_from
 from storage.versions import KEPT
 
+# Their exports name no message, so that what they hold has another id than what was captured.
+UNNAMED = ("gemini",)
+
 
 @dataclass(frozen=True, slots=True)
 class Trashed:
@@ -85,13 +88,14 @@ async def purge(
 ) -> int:
     """Forget all that was deleted, or until `before`, or one memory; return how many went.
 
-    What stays is the id, under which nothing is ever saved again.
+    What stays is the id, under which nothing is ever saved again, and an echo where an import would
+    not know the id.
     """
     return int(
         await conn.fetchval(
             """
             WITH gone AS (
-                SELECT memory_id FROM memory_layer.versions
+                SELECT memory_id, prompt, source FROM memory_layer.versions
                  WHERE user_id = $1 AND deleted_at IS NOT NULL
                    AND ($2::timestamptz IS NULL OR deleted_at <= $2)
                    AND ($3::uuid IS NULL OR memory_id = $3)
@@ -103,7 +107,10 @@ async def purge(
                 UPDATE memory_layer.memories m
                    SET provider = 'unknown', status = 'waiting', edited = false,
                        prompt_capture = NULL, response_capture = NULL,
-                       content_hash = decode(repeat('00', 32), 'hex'), occurred_at = deleted_at
+                       content_hash = decode(repeat('00', 32), 'hex'), occurred_at = deleted_at,
+                       echo = CASE
+                           WHEN m.provider = ANY($5) AND gone.source IS DISTINCT FROM 'import'
+                           THEN memory_layer.echo_of($1, gone.prompt, m.occurred_at, 0) END
                   FROM gone WHERE m.user_id = $1 AND m.id = gone.memory_id
             ), counted AS (
                 UPDATE memory_layer.user_state SET purges = purges + 1
@@ -114,6 +121,7 @@ async def purge(
             before,
             memory_id,
             limit,
+            UNNAMED,
         )
     )
 

@@ -17,7 +17,7 @@ from core.embeddings import Span, Vectors
 from core.retrieval import Retrieval
 from core.save_queue import write_together
 from core.user_caches import UserCaches
-from storage import analyzer, embedding_queue, keyword_store
+from storage import analyzer, database_search, embedding_queue, keyword_store
 from storage.database import acting_as
 from storage.memory_store import Filters
 from storage.packed_terms import hashes_of
@@ -137,6 +137,33 @@ async def test_a_search_is_answered_while_its_cache_is_still_being_loaded(pool, 
     await loaded(hurried, user_id)
     assert await found(hurried, user_id, "note 11") == at_once
     for retrieval in (hurried, patient):
+        retrieval.close()
+
+
+async def test_who_has_very_many_is_answered_in_time_and_told_what_is_missing(
+    pool, database, monkeypatch
+):
+    near = Near(3_000)
+    user_id = await remember(database, near)
+    monkeypatch.setattr(database_search, "SLICE", 700)
+    patient = Retrieval(pool, near, PLENTY, hurry=60, cached=False)
+    hurried = Retrieval(pool, near, PLENTY, hurry=0, patience=0)
+
+    whole = await patient.recall(user_id, "note 11", 10, Filters())
+    assert not whole.partial
+    assert await found(patient, user_id, "note 11") == await found(
+        Retrieval(pool, near, PLENTY), user_id, "note 11"
+    )
+
+    first = await hurried.recall(user_id, "note 2999", 10, Filters())
+    assert first.partial
+    assert {int(hit.memory.prompt.split()[1]) for hit in first.hits} <= set(range(2_300, 3_000))
+    assert first.hits[0].memory.prompt.startswith("note 2999 ")
+
+    await loaded(hurried, user_id)
+    assert not (await hurried.recall(user_id, "note 11", 10, Filters())).partial
+    assert await found(hurried, user_id, "note 11") == await found(patient, user_id, "note 11")
+    for retrieval in (patient, hurried):
         retrieval.close()
 
 

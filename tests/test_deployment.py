@@ -30,6 +30,7 @@ NOT_OURS = {"PYTHON_VERSION"}
 HOME_ONLY = {"auth_public_url"}
 # Found from others, only for old projects, or only while a key is changed.
 SELDOM = {"supabase_jwks_url", "supabase_jwt_secret", "admin_api_keys"}
+SELDOM |= {"embedder_base_url", "embedder_api_key"}
 
 
 def variables():

@@ -469,6 +469,29 @@ def test_the_setting_names_the_embedder(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("more", "key"),
+    [({}, "none"), ({"embedder_api_key": "its-own"}, "its-own")],
+    ids=["it has no key", "it has a key"],
+)
+async def test_embeddings_come_from_elsewhere_without_the_key_of_openai(server, more, key):
+    embedder = make_embedder(
+        settings_with(
+            embedder="openai:bge-m3@1536",
+            embedder_base_url=server.url,
+            openai_base_url="http://127.0.0.1:1/v1",
+            openai_api_key="sk-of-the-chats",
+            **more,
+        )
+    )
+
+    await embedder.embed(["guten Tag"])
+
+    assert "sk-of-the-chats" not in server.keys
+    assert server.keys[0] == key
+    await embedder.aclose()
+
+
+@pytest.mark.parametrize(
     ("value", "complaint"),
     [
         ("openai:text-embedding-3-small", "OPENAI_API_KEY is not set"),

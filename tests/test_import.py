@@ -125,6 +125,25 @@ async def test_an_activity_without_ids_meets_what_was_captured_live(client, alic
     assert len(await memories_of(client, alice)) == 4
 
 
+async def test_an_activity_does_not_bring_back_what_was_captured_live_and_purged(client, alice):
+    past = chats(2)
+    for n, said in enumerate(past[0].turns):
+        body = {"prompt": f" {said.prompt}\n", "provider": "gemini", "source": "extension"}
+        body["occurred_at"] = (said.at + timedelta(minutes=9 * (1 - 2 * n))).isoformat()
+        saved = await client.post("/save-prompt", json=body, headers=alice)
+        await client.delete(f"/memories/{saved.json()['data']['memory_id']}", headers=alice)
+    assert (await client.delete("/trash", headers=alice)).json()["data"] == {"purged": 2}
+
+    job = await import_file(client, alice, gemini(past))
+    again = await import_file(client, alice, gemini(past))
+
+    assert counts(job) == (4, 2, 0, 2, 0)
+    assert counts(again) == (4, 0, 2, 2, 0)
+    assert job["reasons"] == {"deleted": 2}
+    kept = [memory["prompt"] for memory in await memories_of(client, alice)]
+    assert sorted(kept) == [said.prompt for said in past[1].turns]
+
+
 async def test_times_models_titles_and_order_are_those_of_the_site(client, alice):
     await import_file(client, alice, chatgpt(chats(2)))
 

@@ -108,8 +108,7 @@ export interface SearchFilters {
 export type FromUi =
   | { type: "status"; tabId: number | null }
   | { type: "find"; query: string; filters: SearchFilters }
-  | { type: "conversation"; provider: string; conversationId: string }
-  | { type: "ask"; question: string }
+  | { type: "conversation"; provider: string; conversationId: string | null; id: string }
   | { type: "insert"; tabId: number; found: Found[] }
   | { type: "undo"; key: string }
   | { type: "setPause"; tabId: number; paused: boolean }
@@ -176,4 +175,12 @@ export interface Status {
 
 export type Outcome = { ok: true } | { problem: string };
 export type FoundAnswer = { found: Found[] } | { problem: string };
-export type AskAnswer = { answer: string | null; sources: Found[] } | { problem: string };
+
+/** What comes, bit by bit, through a port of this name to which a question was posted. */
+export const ASK = "ask";
+export type AskNews =
+  | { sources: Found[] }
+  | { text: string }
+  /** The last word: the whole answer, or null where the server has no model. */
+  | { answer: string | null; sources: Found[] }
+  | { problem: string };

@@ -1,7 +1,8 @@
 """A thousand turns while worker, server and streams break off; `make test-extension-soak`.
 
-Every turn that a page has sent must be on the server once, byte for byte. SEED repeats a run,
-TURNS makes it shorter. Streams that break off are taken up again as their sites do it.
+Every turn that a page has sent must be on the server once, byte for byte, and none may be called
+invalid. SEED repeats a run, TURNS makes it shorter. Streams that break off are taken up again as
+their sites do it; tabs are closed as soon as their last answer has ended.
 """
 
 import asyncio
@@ -56,6 +57,7 @@ class Soak:
     asked: dict[str, str] = field(default_factory=dict)
     faults: Counter[str] = field(default_factory=Counter)
     status: dict[str, Any] = field(default_factory=dict)
+    dead: list[tuple[str, str]] = field(default_factory=list)
 
     def words(self, most: int) -> str:
         count = self.chance.randint(1, most)
@@ -85,10 +87,12 @@ class Soak:
             await page.evaluate("again()")
 
     async def page_is_done(self, page: Page) -> None:
-        """A person closes a tab when it has come to rest, and so has handed over everything."""
-        await page.wait_for_timeout(5_000)
+        """Its user closes the tab, whatever the worker is doing at that moment."""
+        # A copy of a stream is read 100 ms after the page at most.
+        await page.wait_for_timeout(200)
         self.extension.pages.remove(page)
         await page.close()
+        self.faults["tabs closed at once"] += 1
 
     async def kill_workers(self) -> None:
         while self.left > 0:
@@ -155,9 +159,10 @@ async def settled(soak: Soak) -> list[dict[str, Any]]:
     while time.monotonic() < end:
         status = await soak.extension.send({"type": "retryNow"}) and await soak.extension.status()
         soak.status = {name: status[name] for name in SHOWN} if status else {}
+        soak.dead = [(one["code"], one["label"]) for one in status["dead"]] if status else []
         saved = await soak.extension.memories()
         complete = sum(memory["status"] == "complete" for memory in saved)
-        if status and status["waiting"] == 0 and complete >= len(soak.asked):
+        if status and (status["dead"] or (status["waiting"] == 0 and complete >= len(soak.asked))):
             break
         await asyncio.sleep(0.5)
     return await soak.extension.memories()
@@ -176,11 +181,15 @@ def report(soak: Soak, saved: list[dict[str, Any]], turns: int, seed: int, took:
     foreign = [prompt for prompt in by_prompt if prompt not in soak.asked]
     print(f"seed {seed}: {turns} turns in {took:.0f} s, {dict(soak.faults)}")
     print(f"outbox: {soak.status}")
-    print(f"saved {len(saved)}, lost {len(lost)}, doubled {len(doubled)}, altered {len(other)}")
+    counts = f"lost {len(lost)}, doubled {len(doubled)}, altered {len(other)}"
+    print(f"saved {len(saved)}, {counts}, called invalid {len(soak.dead)}")
+    for code, label in soak.dead[:5]:
+        print(f"  {code}: {label[:60]!r}")
     for kind, prompts in (("lost", lost), ("doubled", doubled), ("altered", other)):
         for prompt in prompts[:5]:
             print(f"  {kind}: {prompt[:60]!r} {str(answers.get(prompt))[:60]!r}")
-    return int(bool(lost or doubled or other or foreign or len(saved) != turns))
+    wrong = lost or doubled or other or foreign or soak.dead
+    return int(bool(wrong or len(saved) != turns))
 
 
 if __name__ == "__main__":

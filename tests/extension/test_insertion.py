@@ -6,6 +6,7 @@ import httpx
 import pytest
 from playwright.async_api import Page, expect
 
+from tests.conftest import until
 from tests.extension.conftest import Extension, whole
 from tests.extension.sites import Plan, Sites
 from tests.xss import PAYLOADS
@@ -129,37 +130,130 @@ async def test_a_draft_leaves_the_page_only_when_its_owner_asks(
     assert await used(extension) == before + 1
 
 
-async def test_no_memory_runs_a_script_anywhere(extension: Extension, sites: Sites) -> None:
-    hurt = "walrus <img src=x onerror=window.pwned=1>"
-    sites.plan(hurt, Plan(answer=hurt))
-    page = await extension.open("claude")
-    await extension.say(page, hurt)
-    await extension.until_saved(whole(1))
+BURY_ALL = """async (texts) => {
+  const opening = indexedDB.open("memory-layer");
+  const database = await new Promise((done) => (opening.onsuccess = () => done(opening.result)));
+  const stores = ["turns", "deliveries", "bodies"];
+  const work = database.transaction(stores, "readwrite");
+  texts.forEach((text, n) => {
+    const key = `dead-${n}`;
+    const turn = { key, id: key, provider: "claude", conversationId: null, prompt: "dead",
+      response: "none", label: text, changedAt: Date.now(), createdAt: Date.now() };
+    work.objectStore("turns").put(turn);
+    work.objectStore("bodies").put(JSON.stringify({ prompt: text }), `${key}/prompt`);
+    work.objectStore("deliveries").put({ key: `${key}/prompt`, turn: key, side: "prompt",
+      bytes: 0, createdAt: n, notBefore: 0, attempts: 1, revision: 1,
+      dead: { code: "INVALID_INPUT", message: text } });
+  });
+  await new Promise((done) => (work.oncomplete = done));
+  database.close();
+}"""
+MARKUP = {
+    "SCRIPT",
+    "IMG",
+    "SVG",
+    "IFRAME",
+    "OBJECT",
+    "A",
+    "INPUT",
+    "VIDEO",
+    "FORM",
+    "STYLE",
+    "MATH",
+}
+
+
+WORDS = [
+    "walrus",
+    "tundra",
+    "violin",
+    "copper",
+    "saffron",
+    "harbour",
+    "lantern",
+    "meadow",
+    "glacier",
+    "orchid",
+]
+
+
+async def hostile(extension: Extension) -> list[list[str]]:
+    """Fill a history with texts that would be scripts; return them in ten groups, each with a word
+    of its own that finds it: two of them are the prompt and the title of a memory."""
+    pairs = [PAYLOADS[n : n + 2] for n in range(0, len(PAYLOADS), 2)]
+    groups: list[list[str]] = [[] for _ in range(10)]
     async with httpx.AsyncClient(
         base_url=extension.server.url, headers=extension.headers
     ) as client:
-        for text in PAYLOADS:
-            chat = {"conversation_id": "c-1", "conversation_title": f"walrus {text}"[:400]}
-            body = {"prompt": f"walrus {text}", "provider": "claude"} | chat
-            saved = await client.post("/save-prompt", json=body)
+        for n, (text, title) in enumerate(pairs):
+            groups[n % 10] += [text, title]
+            prompt = f"{WORDS[n % 10]} {WORDS[n % 10]} {text}"
+            chat = {"conversation_id": "c-1", "conversation_title": title}
+            saved = await client.post(
+                "/save-prompt", json={"prompt": prompt, "provider": "claude"} | chat
+            )
             assert saved.status_code == 201, saved.text
+    return groups
+
+
+async def shown_in_page(page: Page) -> tuple[str, set[str]]:
+    """Texts and names of all elements of what the extension shows there, in its closed root."""
+    session = await page.context.new_cdp_session(page)
+    found = await session.send("DOM.getDocument", {"depth": -1, "pierce": True})
+    texts: list[str] = []
+    names: set[str] = set()
+
+    def walk(node: dict[str, Any], inside: bool) -> None:
+        if inside:
+            names.add(node["nodeName"].upper())
+            texts.append(node.get("nodeValue", ""))
+        for child in node.get("children", []):
+            walk(child, inside)
+        for root in node.get("shadowRoots", []):
+            walk(root, inside or root.get("shadowRootType") == "closed")
+
+    walk(found["root"], False)
+    await session.detach()
+    return "\n".join(texts), names
+
+
+async def test_no_memory_runs_a_script_anywhere(extension: Extension, sites: Sites) -> None:
+    assert len(PAYLOADS) == 100
+    groups = await hostile(extension)
+    await extension.own.evaluate(BURY_ALL, PAYLOADS)
+
+    popup = await extension.own_page("popup")
+    labels = popup.locator("#dead-list .one-line")
+    await expect(labels).to_have_count(100)
+    assert sorted(await labels.all_inner_texts()) == sorted(PAYLOADS)
 
     panel = await extension.own_page("panel")
-    await panel.fill("#query", "walrus")
+    await panel.fill("#query", " ".join(WORDS))
     await panel.keyboard.press("Enter")
-    await panel.locator("#results li").first.wait_for()
-    assert await panel.locator("#results li").count() == 20
-    await panel.get_by_text("Read", exact=True).nth(5).click()
-    await expect(panel.locator("#results .turn")).to_have_count(len(PAYLOADS))
-    popup = await extension.own_page("popup")
-    await expect(popup.locator("#last-label")).to_have_text(hurt)
-    await page.bring_to_front()
-    await page.locator("[contenteditable=true]").click()
-    await page.keyboard.type("walrus")
+    await expect(panel.locator("#results > li")).to_have_count(20)
+    await panel.get_by_text("Read", exact=True).first.click()
+    await expect(panel.locator("#results .turn")).to_have_count(50)
+    read = await panel.locator("#results").inner_text()
+    assert all(text in read for group in groups for text in group[::2])
+
+    page = await extension.open("claude")
     await open_list(extension, page)
-    await page.wait_for_timeout(1_000)
+    for word, group in zip(WORDS, groups, strict=True):
+        await page.locator("[contenteditable=true]").click()
+        await page.keyboard.press("ControlOrMeta+A")
+        await page.keyboard.type(word)
+
+        async def all_found(group: list[str] = group) -> bool:
+            texts, names = await shown_in_page(page)
+            assert not names & MARKUP
+            return all(text in texts for text in group[1::2])
+
+        await until(all_found, 15)
 
     for place in (panel, popup, page):
         assert await place.evaluate("window.pwned === undefined")
-    inside = "document.querySelectorAll('main :is(script, img, svg, iframe, a, style)').length"
-    assert await panel.evaluate(inside) == 0
+    count = (
+        "names => document.querySelectorAll(`#results :is(${names}), #dead :is(${names})`).length"
+    )
+    for place in (panel, popup):
+        assert await place.evaluate(count, ", ".join(MARKUP)) == 0

@@ -156,6 +156,21 @@ async def test_a_question_is_answered_with_its_sources(
         await expect(panel.locator("#answer")).to_have_text("On ice [1].")
         source = panel.locator("#results > li")
         await expect(source).to_contain_text("[1] Claude")
+        await source.get_by_role("button", name="Read").click()
+        await expect(panel.locator(".turn")).to_contain_text("Where does the walrus sleep?")
+        await panel.get_by_role("button", name="Back to the results").click()
+        await expect(panel.locator("#answer")).to_have_text("On ice [1].")
+
+        models.reply, models.pause = ["It ", "sleeps ", *["and sleeps "] * 200], 0.1
+        await panel.get_by_role("button", name="Ask").click()
+        await expect(panel.locator("#answer")).to_contain_text("It sleeps and", timeout=20_000)
+        await expect(source).to_contain_text("[1] Claude")
+        await panel.get_by_role("button", name="Stop").click()
+        await expect(panel.locator("#status")).to_have_text("Stopped.")
+        # The model is no longer paid for an answer that nobody reads.
+        await asyncio.wait_for(models.gone.acquire(), 20)
+
+        models.pause = 0.0
         models.fail_next("status", 3, status=500)
         await panel.get_by_role("button", name="Ask").click()
         await expect(panel.locator("#status")).to_contain_text("provider", timeout=20_000)

@@ -1,4 +1,4 @@
-import type { AskAnswer, Found, FoundAnswer, SearchFilters } from "../messages";
+import { ASK, type AskNews, type Found, type FoundAnswer, type SearchFilters } from "../messages";
 import { day, el, memorySummary, siteName } from "./dom";
 import { problemIn, send, tabBeside } from "./worker";
 
@@ -7,6 +7,8 @@ const $ = <E extends HTMLElement = HTMLElement>(id: string): E =>
 const query = $<HTMLInputElement>("query");
 let results: Found[] = [];
 let asked = 0;
+let asking: chrome.runtime.Port | undefined;
+let back = showResults;
 
 function say(text: string, isProblem = false): void {
   $("status").textContent = text;
@@ -28,7 +30,7 @@ function filters(): SearchFilters {
 /** Only the newest question may write its answer into the panel. */
 async function run<T>(working: string, work: () => Promise<T>): Promise<T | undefined> {
   const mine = ++asked;
-  say(working);
+  begin(working);
   const answer = await work().catch(() => undefined);
   if (mine !== asked) return undefined;
   const problem = answer === undefined ? "Memory Layer does not answer." : problemIn(answer);
@@ -51,24 +53,69 @@ function showResults(): void {
   say(results.length === 0 ? "Nothing found." : `${relevant} of ${results.length} match well.`);
   $("back").hidden = true;
   $("results").replaceChildren(...results.map((memory) => item(memory)));
+  back = showResults;
 }
 
-async function ask(): Promise<void> {
+/** Sources come first, then the answer as it is written. */
+function ask(): void {
   const question = query.value.trim();
   if (!question) return query.focus();
-  const answer = await run("Thinking…", () => send<AskAnswer>({ type: "ask", question }));
-  if (!answer || !("answer" in answer)) return;
-  const none = answer.sources.length === 0;
-  say(
-    answer.answer === null
-      ? `This server has no model to answer with. ${none ? "No memory matches." : "These memories match:"}`
-      : none ? "No memory was near enough to be a source." : "Sources:",
-  );
-  $("answer").textContent = answer.answer;
-  $("answer").hidden = answer.answer === null;
+  begin("Thinking…");
+  const mine = ++asked;
+  const port = (asking = chrome.runtime.connect({ name: ASK }));
+  $("stop").hidden = false;
+  $("results").replaceChildren();
+  $("answer").textContent = "";
+  $("answer").hidden = true;
+  port.onMessage.addListener((news: AskNews) => {
+    if (mine === asked) hear(news);
+  });
+  port.onDisconnect.addListener(() => {
+    if (mine === asked && asking) finish("Memory Layer does not answer.", true);
+  });
+  port.postMessage(question);
+}
+
+function hear(news: AskNews): void {
+  if ("problem" in news) return finish(news.problem, true);
+  if ("text" in news) {
+    $("answer").hidden = false;
+    $("answer").append(news.text);
+    return;
+  }
+  results = news.sources;
+  if ("answer" in news) {
+    const none = results.length === 0;
+    $("answer").textContent = news.answer;
+    finish(
+      news.answer === null
+        ? `This server has no model to answer with. ${none ? "No memory matches." : "These memories match:"}`
+        : none ? "No memory was near enough to be a source." : "Sources:",
+    );
+  }
+  showSources();
+}
+
+function showSources(): void {
   $("back").hidden = true;
-  results = answer.sources;
+  $("answer").hidden = $("answer").textContent === "";
   $("results").replaceChildren(...results.map((memory, n) => item(memory, n + 1)));
+  back = showSources;
+}
+
+/** The answer has ended, or will not come. */
+function finish(text: string, isProblem = false): void {
+  const port = asking;
+  asking = undefined;
+  port?.disconnect();
+  $("stop").hidden = true;
+  say(text, isProblem);
+}
+
+/** Whatever is asked next takes the place of a question that is still being answered. */
+function begin(working: string): void {
+  if (asking) finish("");
+  say(working);
 }
 
 function item(memory: Found, number?: number): HTMLElement {
@@ -94,10 +141,9 @@ async function insert(memory: Found): Promise<void> {
 }
 
 async function open(memory: Found): Promise<void> {
-  const { provider, conversationId } = memory;
-  const whole = conversationId === null
-    ? { found: [memory] }
-    : await run("Opening…", () => send<FoundAnswer>({ type: "conversation", provider, conversationId }));
+  const { provider, conversationId, id } = memory;
+  const message = { type: "conversation", provider, conversationId, id } as const;
+  const whole = await run("Opening…", () => send<FoundAnswer>(message));
   if (!whole || !("found" in whole)) return;
   say(memory.title ?? `${siteName(provider)}, ${day(memory.occurredAt)}`);
   $("answer").hidden = true;
@@ -132,7 +178,8 @@ $("form").addEventListener("submit", (event) => {
   event.preventDefault();
   void find();
 });
-$("ask").addEventListener("click", () => void ask());
-$("back").addEventListener("click", showResults);
+$("ask").addEventListener("click", ask);
+$("stop").addEventListener("click", () => finish("Stopped."));
+$("back").addEventListener("click", () => back());
 chrome.storage.local.onChanged.addListener(({ query: left }) => left && void takeQuery());
 void takeQuery();

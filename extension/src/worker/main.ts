@@ -1,7 +1,7 @@
 // The service worker. It is ended and started at any moment: every listener is registered here, at
 // once, and nothing that matters lives in a variable.
 
-import type { FromPage, FromUi, HelloAnswer } from "../messages";
+import { ASK, type FromPage, type FromUi, type HelloAnswer } from "../messages";
 import { SITES, siteOf } from "../sites/all";
 import type { Site } from "../sites/site";
 import * as delivery from "./delivery";
@@ -13,7 +13,7 @@ import * as spool from "../spool";
 import { Problem } from "./server";
 import { pauseConversation, settings } from "./settings";
 import { announce, markDomMode, pausedOn, showBadge, standingFor, tell } from "./standing";
-import { answerUi, registerOptionalSites } from "./ui";
+import { answerAsk, answerUi, registerOptionalSites } from "./ui";
 
 const MOST_SUGGESTED = 5;
 
@@ -22,6 +22,10 @@ chrome.runtime.onStartup.addListener(() => void started());
 chrome.runtime.onMessage.addListener((message: unknown, sender, reply) => {
   void answer(message, sender).then(reply, () => reply(undefined));
   return true;
+});
+chrome.runtime.onConnect.addListener((port) => {
+  const own = port.sender?.url?.startsWith(chrome.runtime.getURL(""));
+  if (port.name === ASK && own) answerAsk(port);
 });
 chrome.alarms.onAlarm.addListener(({ name }) => {
   if (name === delivery.ALARM) void collect().then(deliver);

@@ -1,16 +1,8 @@
 // What popup, side panel and the button in the page read from the server.
 
 import { at, listAt, nameAt, textAt } from "../sites/json";
-import type { Found, SearchFilters } from "../messages";
-import { data } from "./server";
-
-const THINKING_MS = 180_000;
-
-/** Without a provider of models there is no answer, but sources. */
-export interface Asked {
-  answer: string | null;
-  sources: Found[];
-}
+import type { AskNews, Found, SearchFilters } from "../messages";
+import { data, Problem, sentence, stream } from "./server";
 
 export async function search(
   query: string,
@@ -28,22 +20,39 @@ export async function search(
   }));
 }
 
-export async function conversation(provider: string, id: string): Promise<Found[]> {
+/** A conversation from its beginning, or the one memory that belongs to none. */
+export async function conversation(
+  provider: string,
+  id: string | null,
+  memoryId: string,
+): Promise<Found[]> {
+  if (id === null) return [memory(await data("GET", `/memories/${encodeURIComponent(memoryId)}`))];
   const path = `/conversations/${encodeURIComponent(id)}`;
   const query = new URLSearchParams({ limit: "100", provider });
   const page = await data("GET", `${path}?${query}`);
   return listAt(page, "memories").map((one) => memory(one));
 }
 
-/** As a stream, since a model may think for longer than Chrome lets a worker wait in silence. */
-export async function ask(question: string): Promise<Asked> {
+/** Ask for an answer from the memories; throw the server's own sentence where there is none. */
+export async function ask(
+  question: string,
+  tell: (news: AskNews) => void,
+  stopped: AbortSignal,
+): Promise<void> {
   const body = { question: question.slice(0, 20_000), stream: true };
-  const said = await data("POST", "/rag/query", body, THINKING_MS);
-  const events = Array.isArray(said) ? said : [said];
-  const answer = events.map((event) => textAt(event, "answer") ?? "").join("");
-  const told = events.map((event) => textAt(event, "text") ?? "").join("");
-  const sources = events.flatMap((event) => listAt(event, "sources")).map((one) => memory(one));
-  return { answer: answer || told || null, sources };
+  let sources: Found[] = [];
+  const take = (event: unknown): void => {
+    const text = textAt(event, "text");
+    const answer = at(event, "answer");
+    const listed = listAt(event, "sources");
+    // The last event does not repeat them.
+    if (listed.length > 0) sources = listed.map((one) => memory(one));
+    if (text !== undefined) tell({ text });
+    else if (answer !== undefined) tell({ answer: textAt(event, "answer") ?? null, sources });
+    else if (listed.length > 0) tell({ sources });
+  };
+  const reply = await stream("/rag/query", body, take, stopped);
+  if (!reply.ours || reply.status >= 300) throw new Problem(sentence(reply));
 }
 
 function memory(raw: unknown): Found {

@@ -1,6 +1,6 @@
 // Calls to the server of the user's choice. Only the worker makes them: it alone holds the token.
 
-import { parse } from "../sites/json";
+import { at, parse } from "../sites/json";
 import { ServerSentEvents } from "../sites/streams";
 import type { Reply } from "./rules";
 import { accessToken } from "./session";
@@ -9,7 +9,7 @@ import { settings } from "./settings";
 /** Chrome ends a worker whose request has had no answer for 30 s. */
 const PATIENCE_MS = 20_000;
 
-/** `data` is the envelope's, or of a streamed answer the data of its events. */
+/** `data` is the envelope's. */
 export interface Called {
   reply: Reply;
   data: unknown;
@@ -84,6 +84,57 @@ export async function fetchEnvelope(
   }
 }
 
+/** Ask for server-sent events: `take` gets the data of each as it comes, or of a plain answer. */
+export async function stream(
+  path: string,
+  body: unknown,
+  take: (event: unknown) => void,
+  stopped: AbortSignal,
+): Promise<Reply> {
+  const { server } = await settings();
+  for (const renew of [false, true]) {
+    const held = await accessToken(renew);
+    if (held === "away") return noAnswer();
+    if (held === "none") return { ...noAnswer(), status: 401, ours: true };
+    try {
+      const response = await fetch(server + path, {
+        method: "POST",
+        headers: { "Content-Type": "application/json", Authorization: `Bearer ${held.token}` },
+        body: JSON.stringify(body),
+        redirect: "error",
+        credentials: "omit",
+        cache: "no-store",
+        signal: stopped,
+      });
+      if (response.status === 401 && !renew) continue;
+      return await readStream(response, take);
+    } catch {
+      return noAnswer();
+    }
+  }
+  throw new Error("unreachable");
+}
+
+async function readStream(response: Response, take: (event: unknown) => void): Promise<Reply> {
+  if (!response.body || !response.headers.get("content-type")?.startsWith("text/event-stream")) {
+    const { reply, data } = envelope(response, await response.text());
+    if (reply.ours && reply.status < 300) take(data);
+    return reply;
+  }
+  const events = new ServerSentEvents();
+  const decoder = new TextDecoder();
+  const reader = response.body.getReader();
+  for (;;) {
+    const { done, value } = await reader.read();
+    const texts = done ? events.end() : events.push(decoder.decode(value, { stream: true }));
+    for (const event of texts.map(parse)) {
+      if (at(event, "success") === false) return replyOf(response, event as Envelope, false);
+      take(event);
+    }
+    if (done) return replyOf(response, { success: true }, true);
+  }
+}
+
 function noAnswer(): Reply {
   return {
     status: 0,
@@ -104,12 +155,6 @@ interface Envelope {
 }
 
 function envelope(response: Response, text: string): Called {
-  if (response.headers.get("content-type")?.startsWith("text/event-stream")) {
-    const reader = new ServerSentEvents();
-    const events = [...reader.push(text), ...reader.end()].map(parse) as Envelope[];
-    const failure = events.find((event) => event?.success === false);
-    return { reply: replyOf(response, failure ?? { success: true }, !failure), data: events };
-  }
   const body = parse(text) as Envelope | null | undefined;
   return { reply: replyOf(response, body, response.ok), data: body?.data ?? null };
 }

@@ -1,7 +1,7 @@
 // Answers to popup, side panel and welcome page.
 
 import { contextBlock } from "../marker";
-import type { Dead, FromUi, Outcome, Status, ToPage, Where } from "../messages";
+import type { AskNews, Dead, FromUi, Outcome, Status, ToPage, Where } from "../messages";
 import { SITES } from "../sites/all";
 import { textAt, parse } from "../sites/json";
 import type { SiteId } from "../sites/site";
@@ -34,9 +34,9 @@ async function answer(message: FromUi): Promise<unknown> {
     case "find":
       return { found: await search(message.query, 20, message.filters) };
     case "conversation":
-      return { found: await conversation(message.provider, message.conversationId) };
-    case "ask":
-      return ask(message.question);
+      return {
+        found: await conversation(message.provider, message.conversationId, message.id),
+      };
     case "insert":
       return insert(message.tabId, { type: "insert", text: contextBlock(message.found) });
     case "undo":
@@ -52,6 +52,20 @@ async function answer(message: FromUi): Promise<unknown> {
     default:
       return arrange(message);
   }
+}
+
+/** Answer a question bit by bit, until whoever asked has gone. */
+export function answerAsk(port: chrome.runtime.Port): void {
+  const stopping = new AbortController();
+  port.onDisconnect.addListener(() => stopping.abort());
+  port.onMessage.addListener((question: unknown) => {
+    const tell = (news: AskNews): void => {
+      if (!stopping.signal.aborted) port.postMessage(news);
+    };
+    ask(String(question), tell, stopping.signal).catch((error: unknown) => {
+      tell({ problem: error instanceof Problem ? error.message : "The question has failed." });
+    });
+  });
 }
 
 async function done(work: Promise<unknown>): Promise<Outcome> {
