@@ -49,7 +49,7 @@ export function makeSession(auth) {
   async function refresh(kept) {
     try {
       const next = sessionOf(await ask(auth, "token?grant_type=refresh_token", { refresh_token: kept.refresh_token }));
-      keep(next, localStorage.getItem(KEY) !== null);
+      keep(next, !endsWithTab());
       return next.access_token;
     } catch (error) {
       if (error.status >= 400 && error.status < 500 && error.status !== 429) {
@@ -62,7 +62,8 @@ export function makeSession(auth) {
 
   async function signOut() {
     const kept = read();
-    forget();
+    sessionStorage.removeItem(KEY);
+    localStorage.removeItem(KEY);
     // That it ends here does not hang on the server's answer.
     if (kept?.kind === "session") await ask(auth, "logout?scope=local", {}, kept.access_token).catch(() => {});
   }
@@ -100,14 +101,16 @@ function read() {
   }
 }
 
+/** Another tab's session, kept on the device, is left alone by one that ends with its tab. */
 function keep(kept, stay) {
-  forget();
   (stay ? localStorage : sessionStorage).setItem(KEY, JSON.stringify(kept));
+  if (stay) sessionStorage.removeItem(KEY);
 }
 
+const endsWithTab = () => sessionStorage.getItem(KEY) !== null;
+
 function forget() {
-  sessionStorage.removeItem(KEY);
-  localStorage.removeItem(KEY);
+  (endsWithTab() ? sessionStorage : localStorage).removeItem(KEY);
 }
 
 function isGood(kept, refused) {
