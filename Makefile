@@ -3,7 +3,11 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
 
-.PHONY: run test check format extension test-extension-soak clean
+.PHONY: run test check format faults extension test-extension-soak clean
+N ?= 100
+SEED ?= 1
+SAVES ?= 0
+
 run: $(VENV)/.run
 	@exec $(BIN)/python main.py
 
@@ -16,6 +20,10 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	cd extension && npm run --silent check
+
+# The published run is `make faults N=1000 SAVES=50000`.
+faults: $(VENV)/.dev
+	$(BIN)/python -m tests.faults --faults $(N) --seed $(SEED) --saves $(SAVES)
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
@@ -41,9 +49,10 @@ $(VENV)/.run: requirements.txt
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.txt $(VENV)/.run tests/clients/supabase_js/package-lock.json \
-		extension/node_modules/.package-lock.json
+		tests/clients/axe/package-lock.json extension/node_modules/.package-lock.json
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@cd tests/clients/supabase_js && npm ci --silent --no-audit --no-fund
+	@cd tests/clients/axe && npm ci --silent --no-audit --no-fund
 	@$(BIN)/python -m tests.browser
 	@touch $@
 

@@ -99,9 +99,20 @@ def _weighted(evidence: Evidence, candidates: np.ndarray) -> dict[tuple[str, str
     parts = {}
     for side, weight in KEYWORD_WEIGHT.items():
         parts[side, "lexical"] = weight * _scaled(evidence.keywords[side][candidates])
+    words = _words_for_meaning(evidence, candidates)
     for side, weight in SIMILARITY_WEIGHT.items():
-        parts[side, "dense"] = weight * _scaled_known(evidence.similarity[side][candidates])
+        known = _scaled_known(evidence.similarity[side][candidates])
+        said = evidence.keywords[side][candidates] > 0
+        parts[side, "dense"] = weight * np.where(said, np.maximum(known, words), known)
     return parts
+
+
+def _words_for_meaning(evidence: Evidence, candidates: np.ndarray) -> np.ndarray:
+    """What is not embedded yet among others that are must not stand behind all of them: its share
+    of the query's words counts as its meaning too."""
+    known = [cosines[candidates] > -1 for cosines in evidence.similarity.values()]
+    waiting = ~np.logical_or.reduce(known)
+    return np.where(waiting & ~waiting.all(), evidence.coverage[candidates], 0.0)
 
 
 def _scaled(values: np.ndarray) -> np.ndarray:

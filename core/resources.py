@@ -333,4 +333,6 @@ async def _forever(name: str, work: Callable[[], Awaitable[None]]) -> None:
             return await work()
         except Exception as error:
             faults.report("background_work_failed", error, work=name)
+            if (task := asyncio.current_task()) and task.cancelling():
+                return  # The end was asked for, and this error came in its place.
             await asyncio.sleep(1)

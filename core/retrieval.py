@@ -139,7 +139,7 @@ class Retrieval:
                 now = await change_feed.position(conn, user_id)
                 if wanted is None or wanted.epoch != now.epoch:
                     wanted = now
-                if at.epoch == wanted.epoch and at.change_seq >= wanted.change_seq:
+                if at.has_reached(wanted):
                     return await _read(conn, user_id, found, asked)
             if not await self.caches.catch_up(user_id, cached, wanted):
                 return None

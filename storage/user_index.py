@@ -50,6 +50,7 @@ class UserIndex:
         self.change_seq = 0
         self.epoch: UUID | None = None
         self.purged_through = 0
+        self.purges = 0
         self._slots: dict[bytes, int] = {}
         self._memories = Columns(
             id="V16", change_seq="i8", alive="?", provider="i4", conversation="i4", occurred="f8",

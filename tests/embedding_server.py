@@ -29,6 +29,7 @@ class EmbeddingServer:
     faults: deque[tuple[int, dict[str, str], bytes]] = field(default_factory=deque)
     hanging: bool = False  # take requests, answer none
     pause: float = 0.0  # seconds before each answer
+    by_words: bool = False  # texts that share words are near one another
 
     @property
     def batch_sizes(self) -> list[int]:
@@ -60,6 +61,8 @@ class EmbeddingServer:
 
     def vector(self, text: str) -> np.ndarray:
         """The vector of a text, of no particular length: always the same one."""
+        if self.by_words and len(words := text.split()) > 1:
+            return np.sum([self.vector(word) for word in words], axis=0, dtype="<f4")
         seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
         return np.random.default_rng(seed).normal(size=self.dimensions).astype("<f4")
 
@@ -109,7 +112,7 @@ async def embedding_server(dimensions: int = 1536) -> AsyncIterator[EmbeddingSer
         conversations.add(task)
         try:
             await server.converse(reader, writer)
-        except (ConnectionError, asyncio.CancelledError):
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass  # the client gave up, or the test is over
         finally:
             conversations.discard(task)

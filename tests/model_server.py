@@ -269,7 +269,7 @@ async def model_server() -> AsyncIterator[ModelServer]:
         server.connections += 1
         try:
             await _Conversation(server, reader, writer).serve()
-        except (ConnectionError, asyncio.CancelledError):
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass  # the client gave up, or the test is over
         finally:
             conversations.discard(task)

@@ -20,6 +20,8 @@ import pytest
 
 from core.config import ROOT
 from tests.conftest import Headers, Server, free_port, sign_up, until
+from tests.embedding_server import embedding_server
+from tests.faults.disk import CannotMount, fill, mounted
 
 CLIENTS = 8
 # What an outbox keeps and sends again; everything else is a fault of ours or of the client.
@@ -302,33 +304,37 @@ async def test_a_stop_during_load_keeps_every_acknowledged_save(
         assert (code, "Traceback" in server.output) == (0, False), server.output
 
 
+async def test_a_stop_ends_although_the_database_is_away_and_the_embedder_hangs(
+    make_server: Callable[..., Server], cluster: str, database_url: str
+) -> None:
+    async with embedding_server() as provider:
+        provider.hanging = True
+        server = make_server(
+            EMBEDDER="openai:text-embedding-3-small",
+            OPENAI_BASE_URL=provider.url,
+            OPENAI_API_KEY="k",
+        )
+        async with outboxes(server, 1) as [box]:
+            await box.save_turn("the walrus", "and the carpenter")
+            await provider.arrived.acquire()
+            async with stopped_database(cluster, database_url):
+                code = await asyncio.to_thread(server.stop)
+
+        assert (code, "Traceback" in server.output) == (0, False), server.output
+
+
 @pytest.fixture
 def small_disk(home: Path) -> Iterator[Path]:
     """A file system of its own, 160 MB large."""
     disk = home / "disk"
     disk.mkdir()
-    sudo = [] if os.geteuid() == 0 else ["sudo", "-n"]
-    options = f"size=160m,mode=0711,uid={os.geteuid()},gid={os.getegid()}"
-    mount = [*sudo, "mount", "-t", "tmpfs", "-o", options, "tmpfs", str(disk)]
     try:
-        subprocess.run(mount, check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError) as error:
+        with mounted(disk, 160):
+            yield disk
+    except CannotMount as error:
         if "CI" in os.environ:
             raise
         pytest.skip(f"only who may mount can make a disk that is small: {error}")
-    yield disk
-    subprocess.run([*sudo, "umount", "--lazy", str(disk)], check=True)
-
-
-def fill(disk: Path) -> Path:
-    """Write a file that takes all the room there is."""
-    filler = disk / "filler"
-    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        for size in (2**20, 2**12, 1):
-            with contextlib.suppress(OSError):
-                while file.write(b"x" * size) == size:
-                    pass
-    return filler
 
 
 async def test_a_full_disk_refuses_saves_clearly_and_loses_none(small_disk: Path) -> None:

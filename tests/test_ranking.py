@@ -16,7 +16,7 @@ from storage.analyzer import terms
 from storage.change_feed import Change
 from storage.memory_store import Filters
 from storage.packed_terms import pack
-from storage.user_index import UserIndex
+from storage.user_index import Evidence, UserIndex
 
 from .test_search import save, search
 
@@ -186,6 +186,33 @@ def test_a_memory_is_found_by_the_month_it_is_of():
         "we bought a bicycle",
         "we bought a boat",
     ]
+
+
+def test_what_was_just_saved_stands_first_for_its_own_words_before_it_is_embedded():
+    """Others, all embedded, have some cosine with anything; they hold none of the words."""
+    count = 40
+    nothing = np.full(count, -1.0)
+    words = np.append(np.zeros(count - 1), 7.5)
+    some = np.append(np.random.default_rng(3).uniform(0.02, 0.3, count - 1), -1)
+    evidence = Evidence(
+        allowed=np.ones(count, bool),
+        keywords={"prompt": words, "response": np.zeros(count)},
+        coverage=np.append(np.zeros(count - 1), 1.0),
+        similarity={"prompt": some, "response": nothing},
+        cosines=np.empty(0),
+        chunk_slots=np.empty(0, int),
+        occurred_at=np.zeros(count),
+        answered=np.ones(count, bool),
+        conversation=np.full(count, -1),
+        conversation_words=np.zeros(count),
+        speaker_named=np.zeros(count, bool),
+        order=np.arange(count),
+    )
+
+    first, *others = rank(evidence, 10)
+
+    assert (first.slot, first.lexical, first.dense) == (count - 1, 1.0, None)
+    assert {hit.lexical for hit in others} == {0.0}
 
 
 def test_a_filter_leaves_nothing_of_other_conversations_in_the_score():

@@ -19,10 +19,10 @@ const month = new Intl.DateTimeFormat(undefined, { month: "short" });
 export function heatMap({ label, choose }) {
   const days = daysShown();
   const picture = svg("svg", { "aria-hidden": "true", width: LEFT + WEEKS * STEP, height: TOP + 7 * STEP });
-  const box = el("div", { class: "heat-box" }, picture);
+  const box = el("div", { class: "heat-box", tabindex: "0", role: "group", "aria-label": label }, picture);
   const reading = el("p", { class: "reading-line muted small" });
   const spoken = el("p", { class: "visually-hidden", "aria-live": "polite" });
-  const element = el("div", { class: "heat-map", tabindex: "0", role: "group", "aria-label": label }, box, reading, spoken);
+  const element = el("div", { class: "heat-map" }, box, reading, spoken);
   let counts = new Map();
   let chosen = null;
   let pointed = null;
@@ -30,11 +30,11 @@ export function heatMap({ label, choose }) {
   // Where it is narrow the last months show, and the rest can be scrolled to.
   new ResizeObserver(() => (box.scrollLeft = box.scrollWidth)).observe(box);
 
-  element.addEventListener("pointerover", (event) => point(event.target.dataset.day ?? null));
-  element.addEventListener("pointerleave", () => point(null));
-  element.addEventListener("blur", () => point(null));
-  element.addEventListener("click", (event) => event.target.dataset.day && choose(event.target.dataset.day));
-  element.addEventListener("keydown", (event) => {
+  box.addEventListener("pointerover", (event) => point(event.target.dataset.day ?? null));
+  box.addEventListener("pointerleave", () => point(null));
+  box.addEventListener("blur", () => point(null));
+  box.addEventListener("click", (event) => event.target.dataset.day && choose(event.target.dataset.day));
+  box.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && pointed) return choose(pointed);
     const last = days.length - 1;
     const at = pointed ? days.indexOf(pointed) : last + 1;

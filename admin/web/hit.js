@@ -13,7 +13,7 @@ export function hitCard(hit, { address }) {
     "article",
     { class: hit.relevant ? "hit card" : "hit card faint" },
     el("h3", {}, el("a", { href }, title || firstLine(memory.prompt) || "Without a title")),
-    el("p", { class: "snippet" }, matched === "response" && el("span", { class: "muted" }, "Answer: "), snippet.map(({ text, match }) => (match ? el("mark", {}, text) : text))),
+    el("p", { class: "excerpt" }, matched === "response" && el("span", { class: "muted" }, "Answer: "), snippet.map(({ text, match }) => (match ? el("mark", {}, text) : text))),
     el(
       "p",
       { class: "about" },

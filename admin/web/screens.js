@@ -21,8 +21,16 @@
 export const SCREENS = [
   { name: "timeline", title: "Timeline", group: "Memories" },
   { name: "search", title: "Search", group: "Memories" },
+  { name: "ask", title: "Ask", group: "Memories" },
+  { name: "trash", title: "Trash", group: "Memories" },
   { name: "conversation", title: "Conversation", group: null },
   { name: "memory", title: "Memory", group: null },
+  { name: "import", title: "Import", group: "In and out" },
+  { name: "export", title: "Export", group: "In and out" },
+  { name: "setup", title: "Set-up", group: "In and out" },
+  { name: "tokens", title: "Tokens", group: "You" },
+  { name: "usage", title: "Usage", group: "You" },
+  { name: "account", title: "Account", group: "You" },
 ];
 
 export const FIRST = "timeline";

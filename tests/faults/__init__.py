@@ -1,0 +1,1 @@
+"""A storm of faults, drawn from a seed, around real parts; afterwards everything is checked."""

@@ -1,0 +1,110 @@
+"""What a person was told, compared with what is read, found, listed and synchronised."""
+
+import asyncio
+from collections import Counter
+
+import asyncpg
+import httpx
+
+from tests.faults.people import Expected, Person, ids_with_word
+from tests.faults.stand import Stand
+
+Texts = tuple[str | None, str | None]
+AT_ONCE = 4
+
+
+async def check_everything(
+    stand: Stand, crowd: list[Person], most_searches: int
+) -> tuple[list[str], list[str], list[str]]:
+    """Return what was lost, what is there that must not be, and what no search finds."""
+    lost: list[str] = []
+    doubled: list[str] = []
+    stale: list[str] = []
+    rows = 0
+    for person in crowd:
+        standing = await read_all(person)
+        rows += len(standing)
+        missing, too_much = compare(person, standing)
+        lost += missing
+        doubled += too_much
+        if not await person.synchronise() or person.copy != standing:
+            lost.append(f"person {person.number}: the copy that followed the changes differs")
+        person.copy, person.cursor = {}, None
+        if not await person.synchronise() or person.copy != standing:
+            lost.append(f"person {person.number}: a copy made anew differs")
+        stale += await search_all(person, list(standing.items())[: most_searches // len(crowd)])
+    conn = await asyncpg.connect(stand.database_url)
+    stored = await conn.fetchval(
+        "SELECT count(*) FROM memory_layer.memories WHERE deleted_at IS NULL"
+    )
+    await conn.close()
+    if stored != rows:
+        doubled.append(f"{stored} memories are stored and {rows} can be read")
+    return lost, doubled, stale
+
+
+async def read_all(person: Person) -> dict[str, Texts]:
+    """Read page by page, at both replicas in turn; an id that comes twice is kept as a third."""
+    found: dict[str, Texts] = {}
+    query: dict[str, object] = {"limit": 100}
+    for page_number in range(1_000_000):
+        answer = await _answer(person, page_number % 2, "GET /memories", query=query)
+        page = answer.json()["data"]
+        for memory in page["memories"]:
+            key = memory["id"] + (" again" if memory["id"] in found else "")
+            found[key] = memory["prompt"], memory["response"]
+        if page["next_cursor"] is None:
+            return found
+        query["cursor"] = page["next_cursor"]
+    raise AssertionError("the list has no end")
+
+
+async def _answer(person: Person, door: int, what: str, **more: object) -> httpx.Response:
+    """Ask until there is an answer: the storm is over, but sessions may be of another time."""
+    while True:
+        answer = await person.ask(door, what, **more)  # type: ignore[arg-type]
+        if answer is not None and answer.status_code == 200:
+            return answer
+        if answer is not None and answer.status_code == 401:
+            await person.refresh(door)
+        await asyncio.sleep(0.1)
+
+
+def compare(person: Person, standing: dict[str, Texts]) -> tuple[list[str], list[str]]:
+    lost, doubled = [], []
+    for memory_id, expected in person.memories.items():
+        seen = standing.get(memory_id)
+        if expected.deleted:
+            if seen:
+                doubled.append(f"deleted, and there: {memory_id} {seen}")
+        elif not seen or not _is_as_told(expected, seen):
+            lost.append(f"{memory_id}: {seen} instead of {expected}")
+    for memory_id, (prompt, _) in standing.items():
+        if memory_id not in person.memories and prompt not in person.chats_perhaps:
+            doubled.append(f"nobody was told of {memory_id} {prompt!r}")
+    prompts = Counter(prompt for prompt, _ in standing.values())
+    doubled += [f"{count} times: {prompt!r}" for prompt, count in prompts.items() if count > 1]
+    everything = "".join(f"{prompt}{response}" for prompt, response in standing.values())
+    doubled += [text for text in person.refused_texts if text in everything]
+    return lost, doubled
+
+
+def _is_as_told(expected: Expected, seen: Texts) -> bool:
+    return seen[0] == expected.prompt and expected.response in (None, seen[1])
+
+
+async def search_all(person: Person, waiting: list[tuple[str, Texts]]) -> list[str]:
+    """Search for each memory by its own word, at one replica or the other."""
+    missed: list[str] = []
+
+    async def work() -> None:
+        while waiting:
+            memory_id, (prompt, _) = waiting.pop()
+            word = next(word for word in str(prompt).split() if word.startswith("qz"))
+            door = len(waiting) % 2
+            answer = await _answer(person, door, "POST /search", body={"query": word})
+            if (ids := ids_with_word(answer)) != [memory_id]:
+                missed.append(f"person {person.number}, {word}, replica {door}: {ids} in the end")
+
+    await asyncio.gather(*(work() for _ in range(AT_ONCE)))
+    return missed
