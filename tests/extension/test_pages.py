@@ -152,7 +152,9 @@ async def test_a_question_is_answered_with_its_sources(
 
         panel = await ask(fresh, "walrus sleep")
 
-        await expect(panel.locator("#status")).to_have_text("Sources:", timeout=20_000)
+        await expect(panel.locator("#status")).to_have_text(
+            "The answer and its sources:", timeout=20_000
+        )
         await expect(panel.locator("#answer")).to_have_text("On ice [1].")
         source = panel.locator("#results > li")
         await expect(source).to_contain_text("[1] Claude")

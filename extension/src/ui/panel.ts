@@ -90,7 +90,7 @@ function hear(news: AskNews): void {
     finish(
       news.answer === null
         ? `This server has no model to answer with. ${none ? "No memory matches." : "These memories match:"}`
-        : none ? "No memory was near enough to be a source." : "Sources:",
+        : none ? "No memory was near enough to be a source." : "The answer and its sources:",
     );
   }
   showSources();
