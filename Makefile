@@ -62,9 +62,10 @@ $(VENV)/.run: requirements.txt
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.txt $(VENV)/.run tests/clients/supabase_js/package-lock.json \
-		extension/node_modules/.package-lock.json
+		tests/clients/axe/package-lock.json extension/node_modules/.package-lock.json
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@cd tests/clients/supabase_js && npm ci --silent --no-audit --no-fund
+	@cd tests/clients/axe && npm ci --silent --no-audit --no-fund
 	@$(BIN)/python -m tests.browser
 	@touch $@
 

@@ -34,6 +34,7 @@ from routers import (
     saving,
     search,
     sync,
+    timeline,
     tokens,
     trash,
     usage,
@@ -47,6 +48,7 @@ ROUTERS = (
     trash,
     conversations,
     sync,
+    timeline,
     imports,
     exports,
     rag,
@@ -98,7 +100,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     answers.install(app)
     # FastAPI's own /docs loads its scripts from elsewhere; this one serves them itself.
-    patch_fastapi(app)
+    patch_fastapi(app, redirect_from_root_to_docs=False)
     for module in ROUTERS:
         app.include_router(module.router)
     app.add_middleware(edge.Edge)

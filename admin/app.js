@@ -1,7 +1,7 @@
 // The panel's frame: who is signed in, which screen is shown, and when it is asked for anew.
 
 import { makeApi } from "./shared/api.js";
-import { notice, state } from "./shared/dialog.js";
+import { loading, notice, state } from "./shared/dialog.js";
 import { el, say, show } from "./shared/dom.js";
 import { clockOf } from "./shared/format.js";
 
@@ -118,19 +118,6 @@ async function open() {
     body.removeAttribute("aria-busy");
     state(body, error.status === 404 ? "Not found" : "This could not be loaded", error.message, open);
   }
-}
-
-function loading(body) {
-  body.setAttribute("aria-busy", "true");
-  show(
-    body,
-    el("p", { class: "visually-hidden", role: "status" }, "Loading"),
-    [88, 240, 240].map((height) => {
-      const bone = el("div", { class: "card skeleton" });
-      bone.style.height = `${height}px`;
-      return bone;
-    }),
-  );
 }
 
 /** Ask again every few seconds, but not for a tab that nobody sees. */

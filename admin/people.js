@@ -39,6 +39,10 @@ export function useToday(person) {
   );
 }
 
+export function tokensToday({ tokens_today: spent, tokens_per_day: most }) {
+  return most ? `${number(spent)} of ${number(most)}` : number(spent);
+}
+
 const DEEDS = {
   signed_in: "Signed in",
   signed_out: "Signed out",

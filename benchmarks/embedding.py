@@ -28,6 +28,7 @@ import numpy as np  # noqa: E402
 import onnxruntime  # noqa: E402
 from tokenizers import Tokenizer  # noqa: E402
 
+from benchmarks.measures import until_ready  # noqa: E402
 from core import minilm  # noqa: E402
 from core.config import Settings  # noqa: E402
 from core.signing_keys import load_or_create_keys  # noqa: E402
@@ -140,17 +141,6 @@ async def save_p95(url: str, models: Path, seconds: float) -> float:
         server.terminate()
         server.wait(30)
     return statistics.quantiles(times, n=100)[94] * 1_000
-
-
-async def until_ready(client: httpx.AsyncClient) -> None:
-    for _ in range(600):
-        try:
-            if (await client.get("/readyz")).status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        await asyncio.sleep(0.1)
-    raise SystemExit("the server did not start")
 
 
 async def compare_saves(models: Path, rounds: int, backlog: int, seconds: float) -> None:

@@ -28,6 +28,7 @@ sys.path[0] = str(ROOT)
 import httpx  # noqa: E402
 import psutil  # noqa: E402
 
+from benchmarks.measures import until_ready  # noqa: E402
 from storage.embedded_postgres import embedded_postgres  # noqa: E402
 
 CONVERSATIONS = 100_000
@@ -175,12 +176,7 @@ async def measure(arguments: argparse.Namespace, url: str, folder: Path) -> None
     try:
         base = f"http://127.0.0.1:{port}"
         async with httpx.AsyncClient(base_url=base, timeout=600) as client:
-            for _ in range(600):
-                try:
-                    if (await client.get("/readyz")).status_code == 200:
-                        break
-                except httpx.TransportError:
-                    await asyncio.sleep(0.1)
+            await until_ready(client)
             await run(arguments, client, export, turns, psutil.Process(server.pid))
     finally:
         server.terminate()

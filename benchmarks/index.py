@@ -1,6 +1,6 @@
 """The search index: speed, memory and loading, each beside its bound, in one run.
 
-usage: python benchmarks/index.py [--others 1000000] [--rounds 5]
+usage: python benchmarks/index.py [--others 1000000] [--rounds 5] [--only PART]
 
 A Postgres of its own holds people with 1,000, 10,000 and 50,000 memories, each with a prompt of 30
 and an answer of 150 words (words by Zipf's law) and a vector of 384 numbers for either; and other
@@ -35,6 +35,7 @@ import numpy as np  # noqa: E402
 import psutil  # noqa: E402
 import uvloop  # noqa: E402
 
+from benchmarks.measures import until_ready  # noqa: E402
 from core.config import Settings  # noqa: E402
 from core.embed_local import LocalEmbedder  # noqa: E402
 from core.embeddings import Span, Vectors  # noqa: E402
@@ -207,6 +208,13 @@ def p50_of(rounds: int, queries: Vectors, **works: Callable[[np.ndarray], object
     return {name: min(medians) for name, medians in found.items()}
 
 
+def nearest(index: VectorIndex, query: np.ndarray, most: int) -> np.ndarray:
+    """Return the numbers of the nearest vectors, best first."""
+    cosines = index.cosines(query)
+    best = np.flatnonzero(cosines >= np.partition(cosines, -most)[-most])
+    return best[np.argsort(-cosines[best])]
+
+
 def scan(table: Table, draw: Random, rounds: int) -> None:
     vectors = draw.vectors(LARGE)
     queries = draw.near(vectors, 40)
@@ -220,8 +228,8 @@ def scan(table: Table, draw: Random, rounds: int) -> None:
         queries,
         stream=lambda _: streamed @ streamed,
         flat=lambda query: flat.search(query.reshape(1, -1), 10),
-        ours=lambda query: ours.search(query, 10),
-        all=lambda query: ours.search(query, LARGE),
+        ours=lambda query: nearest(ours, query, 10),
+        all=ours.cosines,
         flat_all=lambda query: flat.search(query.reshape(1, -1), LARGE),
     )
     table.add("streaming bandwidth, one thread", streamed.nbytes / took["stream"] / 1e9, "GB/s")
@@ -231,7 +239,7 @@ def scan(table: Table, draw: Random, rounds: int) -> None:
     table.add("… faster than flat", took["flat"] / took["ours"], "times", least=3)
     right = flat.search(queries, 10)[1]
     same = [
-        len({*map(int, row)} & {*map(int, ours.search(query, 10)[1])})
+        len({*map(int, row)} & {*map(int, nearest(ours, query, 10))})
         for query, row in zip(queries, right, strict=True)
     ]
     table.add("… recall@10 against exact", sum(same) / 10 / len(queries), "", least=0.99)
@@ -266,7 +274,7 @@ async def against_pgvector(
             )
 
         theirs = await p50(7, exact)
-    mine = p50_of(7, queries, ours=lambda query: ours.search(query, 10))["ours"]
+    mine = p50_of(7, queries, ours=lambda query: nearest(ours, query, 10))["ours"]
     count = f"{len(vectors):,}"
     table.add(f"pgvector exact, one user's {count}", theirs * 1e3, "ms")
     table.add("ours against it", theirs / mine, "times", least=10)
@@ -454,55 +462,75 @@ async def over_http(
     )
 
 
-async def until_ready(client: httpx.AsyncClient) -> None:
-    for _ in range(600):
-        try:
-            if (await client.get("/readyz")).status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        await asyncio.sleep(0.1)
-    raise SystemExit("the server did not start")
-
-
-async def run(others: int, rounds: int, models: Path) -> None:
+async def run(others: int, rounds: int, models: Path, parts: set[str]) -> None:
     await asyncio.to_thread(prepare_in_child, models)
     table, draw = Table(), Random()
     print("| | measured | bound | |\n| --- | --- | --- | --- |")
-    scan(table, draw, rounds)
+    if "scan" in parts:
+        scan(table, draw, rounds)
+    if parts == {"scan"}:
+        return
     with tempfile.TemporaryDirectory(prefix="ml-", ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o711)  # noqa: ASYNC240
         async with embedded_postgres(Path(folder) / "data", lambda _: None) as url:
-            few = url.replace("/memory_layer", "/few", 1)
             owner = await asyncpg.connect(url)
-            await owner.execute("CREATE DATABASE few")
-            for where in (url, few):
-                await migrate(where)
-            owner_of_few = await asyncpg.connect(few)
-            small_alone, _ = await fill(owner_of_few, draw, SMALL)
-            await add_others(owner_of_few, 1_000)
-            small, _ = await fill(owner, draw, SMALL)
-            middle, _ = await fill(owner, draw, MIDDLE)
-            large, vectors = await fill(owner, draw, LARGE)
-            async with open_pool(url, 1, 8) as pool, open_pool(few, 1, 2) as pool_of_few:
-                queries = draw.near(vectors, 20)
-                await against_pgvector(table, pool, large, vectors, queries)
-                await cold_load(table, pool, large, 2 * LARGE, rounds)
-                await loop_lag(table, pool, large, draw)
-                await over_http(table, url, pool, middle, draw, models)
-                await without_cache(table, pool, middle, draw)
-                await without_packed_words(table, pool, owner, middle)
-                await add_others(owner, others)
-                await catch_up(table, pool, small, others)
-                await growth(table, (pool_of_few, small_alone), (pool, small), others)
+            await migrate(url)
+            async with open_pool(url, 1, 8) as pool:
+                if parts & {"pgvector", "load", "lag"}:
+                    await of_large(table, pool, owner, draw, rounds, parts)
+                middle, _ = await fill(owner, draw, MIDDLE)
+                if "http" in parts:
+                    await over_http(table, url, pool, middle, draw, models)
+                if "uncached" in parts:
+                    await without_cache(table, pool, middle, draw)
+                    await without_packed_words(table, pool, owner, middle)
+                if "growth" in parts:
+                    await beside_others(table, pool, owner, url, draw, others)
             await owner.close()
-            await owner_of_few.close()
 
+
+async def of_large(
+    table: Table,
+    pool: Pool,
+    owner: asyncpg.Connection,
+    draw: Random,
+    rounds: int,
+    parts: set[str],
+) -> None:
+    large, vectors = await fill(owner, draw, LARGE)
+    if "pgvector" in parts:
+        await against_pgvector(table, pool, large, vectors, draw.near(vectors, 20))
+    if "load" in parts:
+        await cold_load(table, pool, large, 2 * LARGE, rounds)
+    if "lag" in parts:
+        await loop_lag(table, pool, large, draw)
+
+
+async def beside_others(
+    table: Table, pool: Pool, owner: asyncpg.Connection, url: str, draw: Random, others: int
+) -> None:
+    few = url.replace("/memory_layer", "/few", 1)
+    await owner.execute("CREATE DATABASE few")
+    await migrate(few)
+    owner_of_few = await asyncpg.connect(few)
+    small_alone, _ = await fill(owner_of_few, draw, SMALL)
+    await add_others(owner_of_few, 1_000)
+    await owner_of_few.close()
+    small, _ = await fill(owner, draw, SMALL)
+    await add_others(owner, others)
+    async with open_pool(few, 1, 2) as pool_of_few:
+        await catch_up(table, pool, small, others)
+        await growth(table, (pool_of_few, small_alone), (pool, small), others)
+
+
+PARTS = ("scan", "pgvector", "load", "lag", "http", "uncached", "growth")
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--others", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--models", type=Path, default=ROOT / "models")
+    parser.add_argument("--only", action="append", choices=PARTS, help="may be given again")
     options = parser.parse_args()
-    uvloop.run(run(options.others, options.rounds, options.models))
+    chosen = set(options.only or PARTS)
+    uvloop.run(run(options.others, options.rounds, options.models, chosen))

@@ -1,8 +1,10 @@
-"""How good a ranking is: per question, and the difference of two rankings with its noise."""
+"""How good a ranking is, what a difference is worth, and when a server can be measured."""
 
+import asyncio
 import math
 from collections.abc import Sequence
 
+import httpx
 import numpy as np
 
 MEASURES = ("R@5", "R@10", "hit@5", "hit@10", "MRR", "nDCG@10", "any@5", "all@5")
@@ -50,3 +52,14 @@ def paired_bootstrap(
     )
     low, high = np.percentile(means, [2.5, 97.5])
     return float(difference.mean()), float(low), float(high)
+
+
+async def until_ready(client: httpx.AsyncClient) -> None:
+    for _ in range(600):
+        try:
+            if (await client.get("/readyz")).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        await asyncio.sleep(0.1)
+    raise SystemExit("the server did not start")

@@ -27,7 +27,8 @@ MOST_LISTED = 20
 @dataclass(frozen=True, slots=True)
 class Person:
     """A user with what the limits say now. `tier_is_default` while nobody gave a tier, and limits
-    in `overrides` are this user's own. `last_seen` is a day: nothing finer is kept."""
+    in `overrides` are this user's own. `last_seen` is a day: nothing finer is kept. Tokens are
+    those of the operator's keys for model providers; 0 a day is without a limit."""
 
     id: UUID
     email: str | None
@@ -43,6 +44,8 @@ class Person:
     memories: int
     requests_today: int
     refused_today: int
+    tokens_today: int
+    tokens_per_day: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,7 @@ class DayOfUse:
     day: date
     requests: int
     refused: int
+    tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,17 +79,20 @@ class TierInUse:
     tier: str
     per_minute: int
     per_day: int
+    tokens_per_day: int
     users: int
     is_default: bool
 
 
 @dataclass(frozen=True, slots=True)
 class LimitsInUse:
-    """`overrides` are the users with limits of their own; `refused` counts seven days."""
+    """`overrides` are the users with limits of their own; `spenders` are those of
+    today's model tokens; `refused` counts seven days."""
 
     tiers: list[TierInUse]
     overrides: list[Person]
     busiest: list[Person]
+    spenders: list[Person]
     refused: list["Refused"]
 
 
@@ -138,7 +145,7 @@ async def details(resources: Resources, user_id: UUID) -> Details:
     async with acting_as_admin(resources.db) as conn:
         used = await admin.use_by_day(conn, user_id, days[0])
         deeds = await admin_access.deeds(conn, None, MOST_LISTED, user_id)
-    return Details(person, [DayOfUse(day, *used.get(day, (0, 0))) for day in days], deeds)
+    return Details(person, [DayOfUse(day, *used.get(day, (0, 0, 0))) for day in days], deeds)
 
 
 async def _required(resources: Resources, user_id: UUID) -> Account:
@@ -225,8 +232,10 @@ async def limits(resources: Resources) -> LimitsInUse:
         users = await admin.users_by_tier(conn)
         overrides = await admin.with_overrides(conn, MOST_LISTED)
         busiest = [one.user_id for one in await admin.busiest(conn, today, MOST_LISTED)]
+        spenders = await admin.most_tokens(conn, today, MOST_LISTED)
         refused = await admin.most_refused(conn, today - timedelta(days=6), MOST_LISTED)
-    listed = await _named(resources, {*overrides, *busiest, *(one.user_id for one in refused)})
+    refused_ids = [one.user_id for one in refused]
+    listed = await _named(resources, {*overrides, *busiest, *spenders, *refused_ids})
     default = resources.settings.newcomers_tier
     return LimitsInUse(
         [
@@ -234,6 +243,7 @@ async def limits(resources: Resources) -> LimitsInUse:
                 plan.tier,
                 plan.per_minute,
                 plan.per_day,
+                plan.tokens_per_day,
                 users.get(plan.tier, 0) + (users.get(None, 0) if plan.tier == default else 0),
                 plan.tier == default,
             )
@@ -241,6 +251,7 @@ async def limits(resources: Resources) -> LimitsInUse:
         ],
         [listed[user_id] for user_id in overrides],
         [listed[user_id] for user_id in busiest],
+        [listed[user_id] for user_id in spenders],
         [Refused(listed[one.user_id], one.refused) for one in refused],
     )
 
@@ -308,4 +319,6 @@ def _person(resources: Resources, standing: Standing, account: Account) -> Perso
         memories=standing.memories,
         requests_today=standing.requests_today,
         refused_today=standing.refused_today,
+        tokens_today=standing.tokens_today,
+        tokens_per_day=plan.tokens_per_day,
     )

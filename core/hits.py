@@ -1,9 +1,10 @@
 """What search answers with: each thing once, and of two answers to the same the newer first."""
 
 import re
-from collections.abc import Set
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cached_property
 from typing import Literal
 from uuid import UUID
 
@@ -52,16 +53,23 @@ class Hit:
     newer: UUID | None = None
 
 
-def with_duplicates(hits: list[Hit]) -> list[Hit]:
-    """Show near-duplicates at the place of the best of them, as the newest that matches as well."""
-    shown: list[Hit] = []
+def with_duplicates(hits: Iterable[Hit], shown: Sequence[Hit] = ()) -> list[Hit]:
+    """Show near-duplicates at the place of the best of them, as the newest that matches as well.
+
+    `shown` are those that already are.
+    """
+    together = list(shown)
+    said = [_Said(hit) for hit in shown]
     for hit in hits:
-        place = next((n for n, other in enumerate(shown) if _same_texts(hit, other)), None)
+        here = _Said(hit)
+        place = next((n for n, other in enumerate(said) if here.resembles(other)), None)
         if place is None:
-            shown.append(hit)
+            together.append(hit)
+            said.append(here)
         else:
-            shown[place] = _together(shown[place], hit)
-    return shown
+            together[place] = _together(together[place], hit)
+            said[place] = said[place] if together[place].memory is said[place].memory else here
+    return together
 
 
 def _together(first: Hit, second: Hit) -> Hit:
@@ -72,20 +80,37 @@ def _together(first: Hit, second: Hit) -> Hit:
     return replace(shown, score=first.score, relevant=relevant, duplicates=duplicates)
 
 
-def _same_texts(one: Hit, other: Hit) -> bool:
-    a, b = one.memory, other.memory
-    return _alike(a.prompt or "", b.prompt or "") and _alike(a.response or "", b.response or "")
+class _Said:
+    """Both sides of a memory, whose words are taken apart once at most."""
+
+    def __init__(self, hit: Hit) -> None:
+        self.memory = hit.memory
+        self._sides = [_Text(text or "") for text in (hit.memory.prompt, hit.memory.response)]
+
+    def resembles(self, other: "_Said") -> bool:
+        return all(one.resembles(two) for one, two in zip(self._sides, other._sides, strict=True))
 
 
-def _alike(a: str, b: str) -> bool:
-    if a == b:
-        return True
-    if min(len(a), len(b)) < DUPLICATE * max(len(a), len(b)):
-        return False
-    one, other = _words(a[:COMPARED]), _words(b[:COMPARED])
-    # Another number is another fact.
-    numbers_differ = any(_DIGIT.search(word) for word in one ^ other)
-    return not numbers_differ and _overlap(one, other) >= DUPLICATE
+class _Text:
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    @cached_property
+    def _words(self) -> set[str]:
+        return _words(self._text[:COMPARED])
+
+    @cached_property
+    def _numbers(self) -> set[str]:
+        return {word for word in self._words if not word.isalpha() and _DIGIT.search(word)}
+
+    def resembles(self, other: "_Text") -> bool:
+        a, b = self._text, other._text
+        if a == b:
+            return True
+        if min(len(a), len(b)) < DUPLICATE * max(len(a), len(b)):
+            return False
+        # Another number is another fact.
+        return self._numbers == other._numbers and _overlap(self._words, other._words) >= DUPLICATE
 
 
 def newer_first(hits: list[Hit], query_terms: Set[str]) -> list[Hit]:

@@ -18,9 +18,10 @@ from uuid import UUID
 from core.import_units import Ready, put, ready
 from core.importers.formats import Export
 from core.importers.turns import Unit, Unusable
-from storage import imports, memory_store
+from storage import imports, keyword_store, memory_store
 from storage.database import Connection, Pool, acting_as, open_pool
 from storage.imports import Job, Progress
+from storage.keyword_store import Texts
 
 # The user's lock is held for one batch: their saves wait for no longer than that.
 MOST_TURNS = 200
@@ -69,12 +70,21 @@ class Importer:
             if os.getppid() != parent:
                 raise Stopped  # The service was killed; its next start goes on.
             began = loop.time()
-            await self._write(batch)
+            new = await self._write(batch)
             await self._keep_plans_right()
-            await asyncio.sleep(REST * (loop.time() - began))
+            rests_until = loop.time() + REST * (loop.time() - began)
+            await self._keep_words(new)
+            await asyncio.sleep(rests_until - loop.time())
         state, message = self._outcome()
         async with acting_as(self._pool, self._user_id) as conn:
             await imports.finish(conn, self._user_id, self._job_id, state, message)
+
+    async def _keep_words(self, rows: Sequence[memory_store.Row]) -> None:
+        """Pack what search needs: for so many memories it would take minutes when first asked."""
+        texts = [Texts(r.id, r.prompt, r.response, r.content_hash, r.occurred_at) for r in rows]
+        packed = [(each, each.pack()) for each in texts]
+        async with acting_as(self._pool, self._user_id) as conn:
+            await keyword_store.keep(conn, self._user_id, packed)
 
     async def _keep_plans_right(self) -> None:
         """A table that grows faster than Postgres notices is read whole for a few rows."""
@@ -94,7 +104,8 @@ class Importer:
                 break
         return batch
 
-    async def _write(self, batch: Sequence[Ready | Unusable]) -> None:
+    async def _write(self, batch: Sequence[Ready | Unusable]) -> list[memory_store.Row]:
+        """Return the rows of memories that were not there before."""
         turns = [item for item in batch if isinstance(item, Ready)]
         done = Progress(self._export.bytes_read, "+".join(self._export.formats) or None)
         done.found = len(batch)
@@ -108,7 +119,7 @@ class Importer:
             numbers = await memory_store.take_numbers(conn, {self._user_id: len(turns)})
             if self._user_id not in numbers:
                 raise Stopped
-            await self._write_turns(conn, turns, numbers[self._user_id], done, reasons)
+            new = await self._write_turns(conn, turns, numbers[self._user_id], done, reasons)
             done.reasons = reasons
             if not await imports.advance(conn, self._user_id, self._job_id, done):
                 raise Stopped
@@ -116,6 +127,7 @@ class Importer:
         self._counted.update(
             found=done.found, imported=done.imported, already_here=done.already_here
         )
+        return new
 
     async def _write_turns(
         self,
@@ -124,9 +136,10 @@ class Importer:
         last: int,
         done: Progress,
         reasons: Counter[str],
-    ) -> None:
+    ) -> list[memory_store.Row]:
         rows = await memory_store.rows_of(conn, list({turn.key for turn in turns}))
         twins = await self._find_twins(conn, [turn for turn in turns if turn.key not in rows])
+        stood = set(rows)
         changed: dict[memory_store.Key, memory_store.Row] = {}
         number = last - len(turns)
         for turn in turns:
@@ -144,6 +157,7 @@ class Importer:
             await memory_store.write(conn, list(changed.values()))
         if edited := [row.id for row in changed.values() if row.edited]:
             await imports.mark_edited(conn, self._user_id, edited)
+        return [row for key, row in changed.items() if key not in stood]
 
     async def _find_twins(self, conn: Connection, turns: Sequence[Ready]) -> dict[UUID, bool]:
         """Find the turns whose site names no message and that were captured live: the same prompt

@@ -47,6 +47,7 @@ class Overview:
     users_today: int
     requests_today: int
     refused_today: int
+    tokens_today: int
     seconds_a_span: int
     spans: list[OfSpan]
     recent: Times
@@ -106,6 +107,7 @@ async def overview(resources: Resources, timings: Timings, hours: int) -> Overvi
         users_today=today.users,
         requests_today=today.requests,
         refused_today=today.refused,
+        tokens_today=today.tokens,
         seconds_a_span=int(SPANS[hours].total_seconds()),
         spans=_without_gaps(starts, spans),
         recent=_together(routes),

@@ -69,7 +69,6 @@ def rank(evidence: Evidence, limit: int, period: Period | None = None) -> list[R
         "conversation": _context(evidence, candidates, own),
     }
     score = own + _speaker(evidence)[candidates] + sum(extra.values())
-    order = np.lexsort((candidates, -evidence.occurred_at[candidates], -score))[:limit]
     return [
         _ranked(
             evidence,
@@ -78,14 +77,21 @@ def rank(evidence: Evidence, limit: int, period: Period | None = None) -> list[R
             {key: float(part[n]) for key, part in parts.items()},
             {key: float(part[n]) for key, part in extra.items()},
         )
-        for n in order
+        for n in _best(score, evidence.occurred_at[candidates], limit)
     ]
 
 
+def _best(score: np.ndarray, occurred_at: np.ndarray, limit: int) -> np.ndarray:
+    """Return where the best are, in order; only those that can be among them are sorted."""
+    least = np.partition(score, -limit)[-limit] if len(score) > limit else -np.inf
+    near = np.flatnonzero(score >= least)
+    return near[np.lexsort((near, -occurred_at[near], -score[near]))[:limit]]
+
+
 def _has_evidence(evidence: Evidence) -> np.ndarray:
-    found = evidence.best_chunk >= 0
-    for scores in evidence.keywords.values():
-        found = found | (scores > 0)
+    words = [scores > 0 for scores in evidence.keywords.values()]
+    vectors = [cosines > -1 for cosines in evidence.similarity.values()]
+    found: np.ndarray = np.logical_or.reduce(words + vectors)
     return found
 
 
@@ -104,7 +110,8 @@ def _weighted(evidence: Evidence, candidates: np.ndarray) -> dict[tuple[str, str
 def _words_for_meaning(evidence: Evidence, candidates: np.ndarray) -> np.ndarray:
     """What is not embedded yet among others that are must not stand behind all of them: its share
     of the query's words counts as its meaning too."""
-    waiting = evidence.best_chunk[candidates] < 0
+    known = [cosines[candidates] > -1 for cosines in evidence.similarity.values()]
+    waiting = ~np.logical_or.reduce(known)
     return np.where(waiting & ~waiting.all(), evidence.coverage[candidates], 0.0)
 
 

@@ -22,7 +22,7 @@ from storage.change_feed import NOWHERE, Position
 from storage.database import Connection, Pool, acting_as
 from storage.database_search import DatabaseIndex
 from storage.memory_store import Filters, Memory
-from storage.user_index import Evidence, UserIndex
+from storage.user_index import Evidence, UserIndex, nearest_chunks
 
 log = structlog.get_logger()
 
@@ -139,7 +139,7 @@ class Retrieval:
                 now = await change_feed.position(conn, user_id)
                 if wanted is None or wanted.epoch != now.epoch:
                     wanted = now
-                if at.epoch == wanted.epoch and at.change_seq >= wanted.change_seq:
+                if at.has_reached(wanted):
                     return await _read(conn, user_id, found, asked)
             if not await self.caches.catch_up(user_id, cached, wanted):
                 return None
@@ -173,13 +173,10 @@ class Retrieval:
     def _rank(
         self, index: UserIndex | DatabaseIndex, evidence: Evidence, asked: _Asked
     ) -> list[_Found]:
-        found = []
-        limit = asked.limit * RANKED_FOR_ONE_SHOWN
-        for item in self._ranked(evidence, limit, asked.period):
-            number = int(evidence.best_chunk[item.slot])
-            nearest = index.chunk_place(number) if number >= 0 else None
-            found.append(_Found(index.id_of(item.slot), item, nearest))
-        return found
+        ranked = self._ranked(evidence, asked.limit * RANKED_FOR_ONE_SHOWN, asked.period)
+        nearest = nearest_chunks(evidence, [item.slot for item in ranked])
+        places = {slot: index.chunk_place(number) for slot, number in nearest.items()}
+        return [_Found(index.id_of(item.slot), item, places.get(item.slot)) for item in ranked]
 
 
 async def _read(conn: Connection, user_id: UUID, found: list[_Found], asked: _Asked) -> list[Hit]:
@@ -191,9 +188,8 @@ async def _read(conn: Connection, user_id: UUID, found: list[_Found], asked: _As
         ids = [item.memory_id for item in page]
         memories = {m.id: m for m in await memory_store.read_many(conn, user_id, ids)}
         alive = (item for item in page if item.memory_id in memories)
-        hits = with_duplicates(
-            hits + [_hit(memories[item.memory_id], item, wanted) for item in alive]
-        )
+        more_hits = [_hit(memories[item.memory_id], item, wanted) for item in alive]
+        hits = with_duplicates(more_hits, shown=hits)
     return hits
 
 

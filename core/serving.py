@@ -99,6 +99,7 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             print(f"\nMemory Layer is ready at {self._address}")
-            print(f"  Try it in the browser:  {self._address}/docs")
+            print(f"  Open it in the browser: {self._address}/")
+            print(f"  Try the API:            {self._address}/docs")
             print(f"  How its parts are:      {self._address}/health")
             print("  Stop it:                Ctrl-C\n", flush=True)

@@ -38,9 +38,6 @@ class Cached:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     loading: asyncio.Task[None] | None = None
 
-    def has_reached(self, wanted: Position) -> bool:
-        return self.at.epoch == wanted.epoch and self.at.change_seq >= wanted.change_seq
-
 
 @dataclass(frozen=True, slots=True)
 class _Page:
@@ -98,7 +95,7 @@ class UserCaches:
         """Say whether the cache holds all up to `wanted` in time; if not, it goes on loading."""
         try:
             async with asyncio.timeout(self._patience):
-                while not (cached.too_large or cached.has_reached(wanted)):
+                while not (cached.too_large or cached.at.has_reached(wanted)):
                     # One loads for all who wait, and for whoever comes after they have gone.
                     await asyncio.shield(self._load_once(user_id, cached))
         except TimeoutError:
@@ -133,10 +130,11 @@ class UserCaches:
         """Read a page. No connection is held for longer than that."""
         async with acting_as(self._pool, user_id) as conn:
             now = await change_feed.position(conn, user_id)
-            if self._has_missed_deletions(cached.index, now, after):
+            if self._is_beyond_use(cached.index, now, after):
                 cached.index, cached.at, after = self._empty(), NOWHERE, 0
             index = cached.index
-            index.epoch, index.purged_through = now.epoch, now.purged_through
+            index.epoch, index.purges = now.epoch, now.purges
+            index.purged_through = now.purged_through
             feed = Feed([])
             if now.epoch is not None:
                 feed = await change_feed.since(conn, user_id, after)
@@ -147,10 +145,12 @@ class UserCaches:
         await self._pack_missing(user_id, feed.changes)
         return _Page(index, now, feed, chunks)
 
-    def _has_missed_deletions(self, index: UserIndex, now: Position, after: int) -> bool:
-        """Tombstones that went before they were read, or another epoch, leave ghosts behind."""
+    def _is_beyond_use(self, index: UserIndex, now: Position, after: int) -> bool:
+        """Tombstones that went before they were read, or another epoch, leave ghosts behind; a
+        purge leaves the words of what was forgotten."""
         missed = index.purged_through < now.purged_through > after
-        return index.epoch is not None and (index.epoch != now.epoch or missed)
+        other = (index.epoch, index.purges) != (now.epoch, now.purges)
+        return index.epoch is not None and (missed or other)
 
     async def _take_in(self, cached: Cached, page: _Page) -> None:
         index = page.index
@@ -215,6 +215,10 @@ class UserCaches:
             return True
         async with acting_as(self._pool, user_id) as conn:
             now, wanted = await change_feed.fingerprint(conn, user_id, self._model)
+        if cached.at.purges < now.purges:
+            # Nobody searches here, and what was forgotten must not wait until somebody does.
+            self.forget(user_id)
+            return True
         async with cached.lock:
             # What was written a moment ago is the next search's to take in, and tells nothing.
             if cached.at[:2] != now[:2]:

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from core.errors import InvalidInput, NotFound, Unauthorized, Unavailable
 from routers.answers import METERED, Answer, failures
 from routers.deps import Reader
-from routers.inputs import Provider, ShortText, cursor_of, memory_cursor, parts_of
+from routers.inputs import Provider, ShortText, Time, cursor_of, memory_cursor, parts_of
 from routers.memories import Limit, Page, make_page
 from storage import conversations, memory_store
 from storage.conversations import Conversation
@@ -54,9 +54,10 @@ async def read_conversation(
     limit: Limit = 50,
     cursor: str | None = None,
     provider: Annotated[Provider | None, Query()] = None,
+    after: Annotated[Time | None, Query()] = None,
 ) -> Answer[Page]:
-    """Read a conversation's memories, oldest first."""
-    filters = Filters(provider=provider, conversation_id=conversation_id)
+    """Read a conversation's memories, oldest first; with `after`, from that moment on."""
+    filters = Filters(provider=provider, conversation_id=conversation_id, after=after)
     start = memory_cursor(cursor)
     async with acting_as(caller.resources.db, caller.user.id) as conn:
         found = await memory_store.page(

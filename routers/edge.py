@@ -27,8 +27,8 @@ from core.errors import (
 )
 from core.logs import Pseudonyms
 from core.resources import Resources
-from routers.answers import failure_response
 from routers.inputs import MIB, MOST_BODY_BYTES
+from routers.relay import refusal_at
 
 log = structlog.get_logger("request")
 
@@ -139,13 +139,13 @@ class Edge:
 
         try:
             if self._hosts and not _answers_to(host, self._hosts):
-                await failure_response(WrongHost())(scope, receive, note_status)
+                await refusal_at(scope, WrongHost())(scope, receive, note_status)
             else:
                 await self._guarded(scope, receive, note_status)
         except Exception as error:
             resources.faults.report("unforeseen_error", error, id=seen.id, route=_route(scope))
             if not seen.status:
-                answer = failure_response(AppError(request_id=seen.id))
+                answer = refusal_at(scope, AppError(request_id=seen.id))
                 await answer(scope, receive, note_status)
         finally:
             self._note(scope, resources, seen, time.perf_counter() - start)
@@ -172,7 +172,7 @@ class Edge:
         if (scope["method"], scope["path"]) in UPLOADS:
             bounds = _Bounds(self._most_upload_bytes, UPLOAD_SECONDS, BODY_SECONDS)
         if refusal := _refusal(headers, bounds):
-            return await failure_response(refusal)(scope, receive, send)
+            return await refusal_at(scope, refusal)(scope, receive, send)
         # Who does not ask for gzip need not pay for the layer, and a zip is as small as it gets.
         takes_gzip = b"gzip" in headers.get(b"accept-encoding", b"")
         wants_gzip = takes_gzip and not scope["path"].endswith(EXPORTS)

@@ -10,13 +10,16 @@ from fastapi.responses import Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.types import Scope
 
 from core import chat_service
 from core.chat_memory import Place
 from core.chat_service import Chat, Wish
 from core.errors import AppError, InvalidInput, ProviderFailed, Unavailable
+from core.providers.anthropic import AnthropicFormat
 from core.providers.format import Format
-from routers.answers import ASKING, BY_STATUS, failures, headers_of
+from core.providers.openai import OpenAIFormat
+from routers.answers import ASKING, BY_STATUS, failure_response, failures, headers_of
 from routers.deps import SignedIn, demand
 from routers.streaming import ClientGone, Stream, gone, unless_gone
 from storage.database import DATABASE_AWAY
@@ -25,6 +28,11 @@ MEMORY = {"on": (True, True), "off": (False, False), "read": (True, False), "wri
 # What a client says to the provider beside the body.
 PASSED_ON = ("anthropic-version", "anthropic-beta", "openai-beta")
 MOST_HEADER = 500  # characters
+SHAPES: dict[str, Format] = {
+    "/v1/chat/completions": OpenAIFormat(),
+    "/v1/models": OpenAIFormat(),
+    "/v1/messages": AnthropicFormat(),
+}
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -75,6 +83,12 @@ def refusal(request: Request, format: Format, error: AppError) -> Response:
         return Response(body, status, headers, "application/json")
     written = orjson.dumps(format.failure(error.status, error.message, error.code))
     return Response(written, error.status, headers, "application/json")
+
+
+def refusal_at(scope: Scope, error: AppError) -> Response:
+    """Refuse in the shape of whoever's protocol the address speaks, before any route is asked."""
+    shape = SHAPES.get(scope["path"])
+    return refusal(Request(scope), shape, error) if shape else failure_response(error)
 
 
 async def relay(

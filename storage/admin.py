@@ -20,12 +20,16 @@ class Standing(NamedTuple):
     last_day: date | None
     requests_today: int
     refused_today: int
+    tokens_today: int
 
 
 class Today(NamedTuple):
+    """`tokens` are those that the operator's keys paid at model providers."""
+
     users: int
     requests: int
     refused: int
+    tokens: int
 
 
 class Busy(NamedTuple):
@@ -111,12 +115,13 @@ async def use_of(conn: Connection, day: date) -> Today:
     row = await conn.fetchrow(
         """
         SELECT count(*) AS users, coalesce(sum(requests), 0)::bigint AS requests,
-               coalesce(sum(refused), 0)::bigint AS refused
+               coalesce(sum(refused), 0)::bigint AS refused,
+               coalesce(sum(tokens), 0)::bigint AS tokens
           FROM memory_layer.daily_use WHERE day = $1
         """,
         day,
     )
-    return Today(**row) if row else Today(0, 0, 0)
+    return Today(**row) if row else Today(0, 0, 0, 0)
 
 
 async def busiest(conn: Connection, day: date, limit: int) -> list[Busy]:
@@ -144,6 +149,18 @@ async def most_refused(conn: Connection, since: date, limit: int) -> list[Busy]:
     return [Busy(**row) for row in rows]
 
 
+async def most_tokens(conn: Connection, day: date, limit: int) -> list[UUID]:
+    rows = await conn.fetch(
+        """
+        SELECT user_id FROM memory_layer.daily_use
+         WHERE day = $1 AND tokens > 0 ORDER BY tokens DESC, user_id LIMIT $2
+        """,
+        day,
+        limit,
+    )
+    return [row["user_id"] for row in rows]
+
+
 async def with_overrides(conn: Connection, limit: int) -> list[UUID]:
     rows = await conn.fetch(
         """
@@ -162,7 +179,8 @@ async def standings(conn: Connection, user_ids: Sequence[UUID], today: date) -> 
         """
         SELECT w.user_id, s.tier, s.per_minute, s.per_day,
                coalesce(t.memories, 0) AS memories, t.changed_at, last.day AS last_day,
-               coalesce(d.requests, 0) AS requests_today, coalesce(d.refused, 0) AS refused_today
+               coalesce(d.requests, 0) AS requests_today, coalesce(d.refused, 0) AS refused_today,
+               coalesce(d.tokens, 0) AS tokens_today
           FROM unnest($1::uuid[]) WITH ORDINALITY AS w (user_id, n)
           LEFT JOIN memory_layer.user_state s ON s.user_id = w.user_id
           LEFT JOIN memory_layer.user_totals t ON t.user_id = w.user_id
@@ -177,17 +195,19 @@ async def standings(conn: Connection, user_ids: Sequence[UUID], today: date) -> 
     return [Standing(**row) for row in rows]
 
 
-async def use_by_day(conn: Connection, user_id: UUID, since: date) -> dict[date, tuple[int, int]]:
-    """Return requests and refusals of each day that had some."""
+async def use_by_day(
+    conn: Connection, user_id: UUID, since: date
+) -> dict[date, tuple[int, int, int]]:
+    """Return requests, refusals and tokens of each day that had some."""
     rows = await conn.fetch(
         """
-        SELECT day, requests, refused FROM memory_layer.daily_use
+        SELECT day, requests, refused, tokens FROM memory_layer.daily_use
          WHERE user_id = $1 AND day >= $2
         """,
         user_id,
         since,
     )
-    return {row["day"]: (row["requests"], row["refused"]) for row in rows}
+    return {row["day"]: (row["requests"], row["refused"], row["tokens"]) for row in rows}
 
 
 async def set_plan(

@@ -2,12 +2,11 @@
 
 import re
 import unicodedata
-from collections import Counter
 from functools import lru_cache
 
-import snowballstemmer
+import Stemmer
 
-_WORD = re.compile(r"\w+")
+WORD = re.compile(r"\w+")
 _PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_A-Za-z]+")
 # Scripts written without spaces: kana, CJK ideographs, Thai, Lao, Khmer, Myanmar.
 _UNSPACED = re.compile(
@@ -16,10 +15,10 @@ _UNSPACED = re.compile(
 )
 _CYRILLIC = re.compile(r"[\u0400-\u04ff]")
 _ARABIC = re.compile(r"[\u0600-\u06ff]")
-_LONGEST_TERM = 64
+LONGEST_TERM = 64
 
 # What nearly every English sentence holds and no question is about.
-STOP_WORDS = frozenset(
+STOPWORDS = frozenset(
     word
     for line in (
         "a about am an and any are as at be been being but by can could did do does doing for from",
@@ -31,30 +30,20 @@ STOP_WORDS = frozenset(
     for word in line.split()
 )
 
-_STEMMERS = {
-    name: snowballstemmer.stemmer(name).stemWord for name in ("english", "russian", "arabic")
-}
+# Without caches of their own: the terms are cached below.
+_STEMMERS = {name: Stemmer.Stemmer(name, 0).stemWord for name in ("english", "russian", "arabic")}
 
 
 def terms(text: str) -> list[str]:
     """Return the terms of `text` in their order, repeats included, stop words left out."""
-    return [term for word in _WORD.findall(text) for term in terms_of_word(word)]
-
-
-def term_counts(text: str) -> Counter[str]:
-    """Return how often each term occurs; each distinct word is analysed once."""
-    counts: Counter[str] = Counter()
-    for word, times in Counter(_WORD.findall(text)).items():
-        for term in terms_of_word(word):
-            counts[term] += times
-    return counts
+    return [term for word in WORD.findall(text) for term in terms_of_word(word)]
 
 
 def terms_of_word(word: str) -> tuple[str, ...]:
     """Analyse one run of word characters; `getUserName2` gives its parts and the whole."""
-    if len(word) > _LONGEST_TERM:
+    if len(word) > LONGEST_TERM:
         # A hash, a key, base64: nobody looks for its parts. Unspaced scripts are no such thing.
-        head = word[:_LONGEST_TERM]
+        head = word[:LONGEST_TERM]
         return _terms_of_long(word) if _UNSPACED.search(head) else (head.casefold(),)
     return _terms_of_word(word)
 
@@ -73,28 +62,28 @@ def _terms_of_word(word: str) -> tuple[str, ...]:
     whole = _term(word)
     # Digits in several places make no identifier but a hash.
     if len(parts) < 2 or sum(part.isdigit() for part in parts) > 1:
-        return () if whole in STOP_WORDS else (whole,)
-    found = [term for part in parts if (term := _term(part)) not in STOP_WORDS]
+        return () if whole in STOPWORDS else (whole,)
+    found = [term for part in parts if (term := _term(part)) not in STOPWORDS]
     return tuple(dict.fromkeys([*found, whole]))
 
 
 def _term(word: str) -> str:
     folded = word.casefold()
-    if folded in STOP_WORDS:
+    if folded in STOPWORDS:
         return folded
     if not folded.isalpha():
-        return folded[:_LONGEST_TERM]
+        return folded[:LONGEST_TERM]
     if folded.isascii():
-        return str(_STEMMERS["english"](folded))[:_LONGEST_TERM]
+        return str(_STEMMERS["english"](folded))[:LONGEST_TERM]
     if _CYRILLIC.search(folded):
-        return str(_STEMMERS["russian"](folded))[:_LONGEST_TERM]
+        return str(_STEMMERS["russian"](folded))[:LONGEST_TERM]
     if _ARABIC.search(folded):
-        return str(_STEMMERS["arabic"](folded))[:_LONGEST_TERM]
+        return str(_STEMMERS["arabic"](folded))[:LONGEST_TERM]
     # Latin letters with marks: a person who types "Muller" looks for "Müller".
     plain = "".join(
         c for c in unicodedata.normalize("NFKD", folded) if not unicodedata.combining(c)
     )
-    return str(_STEMMERS["english"](plain))[:_LONGEST_TERM]
+    return str(_STEMMERS["english"](plain))[:LONGEST_TERM]
 
 
 def _pairs_and_rest(word: str) -> list[str]:

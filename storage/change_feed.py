@@ -39,14 +39,23 @@ class Change:
 
 class Position(NamedTuple):
     """Where a user's writes stand. A reader from another epoch, or from before `purged_through`,
-    has missed deletions and starts anew."""
+    has missed deletions and starts anew, as does one from before a purge: it still holds the
+    words of what was forgotten."""
 
     epoch: UUID | None
     change_seq: int
     purged_through: int
+    purges: int
+
+    def has_reached(self, wanted: "Position") -> bool:
+        return (
+            self.epoch == wanted.epoch
+            and self.change_seq >= wanted.change_seq
+            and self.purges >= wanted.purges
+        )
 
 
-NOWHERE = Position(None, 0, 0)
+NOWHERE = Position(None, 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +73,7 @@ async def position(conn: Connection, user_id: UUID) -> Position:
     """Return NOWHERE for who has nothing, also for an erased account."""
     row = await conn.fetchrow(
         """
-        SELECT epoch, change_seq, purged_through FROM memory_layer.user_state
+        SELECT epoch, change_seq, purged_through, purges FROM memory_layer.user_state
          WHERE user_id = $1 AND erased_at IS NULL
         """,
         user_id,
@@ -168,7 +177,7 @@ async def fingerprint(conn: Connection, user_id: UUID, model: str) -> tuple[Posi
     """Read both at one moment."""
     row = await conn.fetchrow(
         """
-        SELECT s.epoch, s.change_seq, s.purged_through,
+        SELECT s.epoch, s.change_seq, s.purged_through, s.purges,
                (SELECT sha256(coalesce(string_agg(uuid_send(id) || int8send(change_seq), ''
                                                   ORDER BY change_seq), ''))
                   FROM memory_layer.memories WHERE user_id = $1 AND deleted_at IS NULL),
@@ -184,4 +193,4 @@ async def fingerprint(conn: Connection, user_id: UUID, model: str) -> tuple[Posi
     )
     if row is None:
         return NOWHERE, Fingerprint(b"", 0)
-    return Position(*row[:3]), Fingerprint(*row[3:])
+    return Position(*row[:4]), Fingerprint(*row[4:])

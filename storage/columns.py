@@ -10,7 +10,7 @@ class Columns:
     """`columns["name"]` is a view of the rows there are; appending may leave old views behind."""
 
     def __init__(self, **kinds: Any) -> None:
-        """Take a dtype for each column."""
+        """Take a dtype for each column; ("f4", 3) has three numbers a row."""
         self._arrays = {name: np.empty(0, kind) for name, kind in kinds.items()}
         self._rows = 0
 
@@ -25,15 +25,20 @@ class Columns:
         """What is held, the room to grow included."""
         return sum(array.nbytes for array in self._arrays.values())
 
+    def reserve(self, rows: int) -> None:
+        """Have room for so many rows in all."""
+        for name, array in self._arrays.items():
+            if rows > len(array):
+                # An eighth more: few copies while it grows, and little room for nothing.
+                grown = np.empty((rows + rows // 8, *array.shape[1:]), array.dtype)
+                grown[: self._rows] = array[: self._rows]
+                self._arrays[name] = grown
+
     def append(self, rows: int, **values: ArrayLike) -> None:
         """Add rows; a scalar fills all of its column's, and so must every column have a value."""
+        self.reserve(self._rows + rows)
         start, self._rows = self._rows, self._rows + rows
         for name, array in self._arrays.items():
-            if self._rows > len(array):
-                # An eighth more: few copies while it grows, and little room for nothing.
-                grown = np.empty(self._rows + self._rows // 8, array.dtype)
-                grown[:start] = array[:start]
-                array = self._arrays[name] = grown
             array[start : self._rows] = values[name]
 
     def keep(self, kept: np.ndarray) -> None:

@@ -79,13 +79,15 @@ class DatabaseIndex:
         hashes, conversation = self._column("conversations", ">i8"), np.full(slots, NOBODY)
         conversation[hashes != 0] = np.unique(hashes[hashes != 0], return_inverse=True)[1]
         occurred, created = (self._column(name, ">f8") for name in ("occurred", "created"))
-        similarity, best_chunk = self._similarity(slots)
+        cosines = np.frombuffer(self.chunks["cosines"] or b"", ">f4").astype(np.float32)
+        chunk_slots, sides = self._chunk_slots(), self.chunks["sides"] or b""
         return Evidence(
             allowed=self._column("allowed", "?"),
             keywords=words.by_side,
             coverage=words.coverage,
-            similarity=similarity,
-            best_chunk=best_chunk,
+            similarity=best_by_slot(cosines, chunk_slots, np.frombuffer(sides, np.int8), slots),
+            cosines=cosines,
+            chunk_slots=chunk_slots,
             occurred_at=occurred.astype(float),
             answered=self._column("answered", "?"),
             conversation=conversation,
@@ -120,16 +122,11 @@ class DatabaseIndex:
             of_slot[self._slots(memory_id.bytes)] = speakers.number(packed.speaker)
         return speakers.named(of_slot, terms.tolist())
 
-    def _similarity(self, slots: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        cosines = np.frombuffer(self.chunks["cosines"] or b"", ">f4").astype(np.float32)
-        order = np.argsort(-cosines, kind="stable")
-        slot_of = self._slots(self.chunks["ids"] or b"")[order]
+    def _chunk_slots(self) -> np.ndarray:
+        slot_of = self._slots(self.chunks["ids"] or b"")
         # Older vectors of what has changed would find what it no longer says.
         embedded = np.append(self._column("embedded", "?"), False)  # -1 reads the last one
-        slot_of = np.where(embedded[slot_of], slot_of, NOBODY)
-        side_of = np.frombuffer(self.chunks["sides"] or b"", np.int8)[order]
-        best, nearest = best_by_slot(cosines[order], slot_of, side_of, slots)
-        return best, np.where(nearest >= 0, order[nearest], NOBODY) if len(order) else nearest
+        return np.where(embedded[slot_of], slot_of, NOBODY)
 
 
 def _pairs(counts: bytes) -> np.ndarray:

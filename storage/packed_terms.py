@@ -7,10 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
+from itertools import chain
 
 import numpy as np
 
-from storage.analyzer import term_counts, terms
+from storage.analyzer import LONGEST_TERM, WORD, terms, terms_of_word
 
 # Raise it with every change of the analyzer or of what is packed: all is packed anew then.
 ANALYZER = 1
@@ -48,16 +49,29 @@ def pack(prompt: str | None, response: str | None, occurred_at: datetime) -> Pac
     """Analyse both sides, each with the month and year as a person would say when it was."""
     # The number of the day stands in too many texts.
     date = f"{_MONTHS[occurred_at.month - 1]} {occurred_at.year}"
-    sides = [term_counts(f"{date} {text}") if text else Counter() for text in (prompt, response)]
-    hashed: dict[int, list[int]] = {}
-    for side, counted in enumerate(sides):
-        for term, times in counted.items():
-            hashed.setdefault(hash_of(term), [0, 0])[side] += times
-    counts = np.array(list(hashed.values()), dtype=np.int64).reshape(-1, 2)
+    sides = [_counted(f"{date} {text}") if text else {} for text in (prompt, response)]
+    hashed = list(dict.fromkeys(chain(*sides)))
+    counts = np.array([[side.get(term, 0) for side in sides] for term in hashed], dtype=np.int64)
     named = _SPEAKER.match(prompt or "")
     return Packed(
-        (sides[0].total(), sides[1].total()),
-        np.array(list(hashed), dtype="<u4").tobytes(),
+        (sum(sides[0].values()), sum(sides[1].values())),
+        np.array(hashed, dtype="<u4").tobytes(),
         np.minimum(counts, MOST_TIMES).astype(np.uint8).tobytes(),
         hashes_of(terms(named[1])).tobytes() or None if named else None,
     )
+
+
+def _counted(text: str) -> dict[int, int]:
+    """Return how often each term occurs, by its hash."""
+    counted: dict[int, int] = {}
+    for word, times in Counter(WORD.findall(text)).items():
+        for term in _hashes_of_short(word) if len(word) <= LONGEST_TERM else _hashes_of_word(word):
+            counted[term] = counted.get(term, 0) + times
+    return counted
+
+
+def _hashes_of_word(word: str) -> tuple[int, ...]:
+    return tuple(hash_of(term) for term in terms_of_word(word))
+
+
+_hashes_of_short = lru_cache(maxsize=100_000)(_hashes_of_word)

@@ -104,7 +104,10 @@ async def purge(
                    SET provider = 'unknown', status = 'waiting', edited = false,
                        prompt_capture = NULL, response_capture = NULL,
                        content_hash = decode(repeat('00', 32), 'hex'), occurred_at = deleted_at
-                  FROM gone WHERE m.user_id = $1 AND m.id = gone.memory_id)
+                  FROM gone WHERE m.user_id = $1 AND m.id = gone.memory_id
+            ), counted AS (
+                UPDATE memory_layer.user_state SET purges = purges + 1
+                 WHERE user_id = $1 AND EXISTS (SELECT FROM gone))
             SELECT count(*) FROM gone
             """,
             user_id,

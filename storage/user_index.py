@@ -25,14 +25,16 @@ _DICTIONARY_BYTES = 200
 class Evidence:
     """What speaks for each slot, arrays of shape (slots,); a similarity of -1 means unknown.
 
-    `order` alone lists slots: those of each conversation one after the other, as it went.
+    `order` lists slots: those of each conversation one after the other, as it went. `cosines` are
+    of the chunks, and `chunk_slots` says whose each is; a slot of -1 is nobody's.
     """
 
     allowed: np.ndarray
     keywords: dict[str, np.ndarray]
     coverage: np.ndarray
     similarity: dict[str, np.ndarray]
-    best_chunk: np.ndarray
+    cosines: np.ndarray
+    chunk_slots: np.ndarray
     occurred_at: np.ndarray
     answered: np.ndarray
     conversation: np.ndarray
@@ -48,6 +50,7 @@ class UserIndex:
         self.change_seq = 0
         self.epoch: UUID | None = None
         self.purged_through = 0
+        self.purges = 0
         self._slots: dict[bytes, int] = {}
         self._memories = Columns(
             id="V16", change_seq="i8", alive="?", provider="i4", conversation="i4", occurred="f8",
@@ -203,7 +206,10 @@ class UserIndex:
     ) -> Evidence:
         """Score every memory against the query's terms and vector (or None, where unknown)."""
         memories, slots = self._memories, len(self._memories)
-        similarity, best_chunk = self._similarity(vector, slots)
+        cosines, chunk_slots = np.empty(0, np.float32), np.empty(0, np.intp)
+        if vector is not None:
+            # All of them, since the ranking counts from the least similar one.
+            cosines, chunk_slots = self._vectors.cosines(vector), self._chunks["slot"]
         hashes = hashes_of(terms)
         found = {side: field.find(hashes) for side, field in self._fields.items()}
         words = keyword_scores.score(terms, found, slots)
@@ -215,8 +221,9 @@ class UserIndex:
             allowed=self._allowed(filters),
             keywords=words.by_side,
             coverage=words.coverage,
-            similarity=similarity,
-            best_chunk=best_chunk,
+            similarity=best_by_slot(cosines, chunk_slots, self._chunks["side"], slots),
+            cosines=cosines,
+            chunk_slots=chunk_slots,
             occurred_at=memories["occurred"],
             answered=memories["answered"],
             conversation=conversation,
@@ -242,34 +249,26 @@ class UserIndex:
             allowed &= occurred < filters.before.timestamp()
         return allowed
 
-    def _similarity(
-        self, vector: np.ndarray | None, slots: int
-    ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        if vector is None or not self.vectors:
-            return best_by_slot(np.empty(0), np.empty(0, int), np.empty(0, int), slots)
-        # All of them, since the ranking counts from the least similar one.
-        cosines, numbers = self._vectors.search(vector, self.vectors)
-        places = self._chunks["slot"][numbers], self._chunks["side"][numbers]
-        best, nearest = best_by_slot(cosines, *places, slots)
-        return best, np.where(nearest >= 0, numbers[nearest], NOBODY)
-
 
 def best_by_slot(
     cosines: np.ndarray, slot_of: np.ndarray, side_of: np.ndarray, slots: int
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Return each side's best cosine, and which entry is nearest of all (or -1).
+) -> dict[str, np.ndarray]:
+    """Return each side's best cosine of each slot, or -1; a slot of -1 is nobody's."""
+    best = np.full(len(SIDES) * (slots + 1), -1.0, dtype=np.float32)
+    if len(cosines):
+        # Nobody's are counted for one slot more, the last one.
+        np.maximum.at(best, slot_of + np.intp(slots + 1) * side_of, cosines)
+    return {side: best[n * (slots + 1) :][:slots] for n, side in enumerate(SIDES)}
 
-    Takes chunks from the nearest on; a slot of -1 is nobody's.
-    """
-    best = {side: np.full(slots, -1.0, dtype=np.float32) for side in SIDES}
-    nearest = np.full(slots, NOBODY, dtype=np.int64)
-    # Worst first: of several chunks of a slot the last one written, the best, stays.
-    entries = np.flatnonzero(slot_of >= 0)[::-1]
-    nearest[slot_of[entries]] = entries
-    for n, side in enumerate(SIDES):
-        here = entries[side_of[entries] == n]
-        best[side][slot_of[here]] = cosines[here]
-    return best, nearest
+
+def nearest_chunks(evidence: Evidence, slots: Sequence[int]) -> dict[int, int]:
+    """Return the number of the nearest chunk of each of the slots that have any."""
+    wanted = np.zeros(len(evidence.allowed) + 1, dtype=bool)
+    wanted[slots] = True  # -1 reads the last one, which stays False
+    here = np.flatnonzero(wanted[evidence.chunk_slots])
+    furthest_first = here[np.argsort(evidence.cosines[here], kind="stable")]
+    of = evidence.chunk_slots[furthest_first]
+    return dict(zip(of.tolist(), furthest_first.tolist(), strict=True))
 
 
 def _content(change: Change) -> int:

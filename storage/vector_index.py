@@ -4,6 +4,9 @@ from collections.abc import Iterator
 
 import faiss
 import numpy as np
+import simsimd
+
+from storage.columns import Columns
 
 # A scan of more floats than this leaves the processor's cache; codes take a quarter of the room.
 MOST_FLAT = 10_000
@@ -11,9 +14,8 @@ MOST_FLAT = 10_000
 MOST_RECENT = 4_096
 # So many of the nearest by their codes are compared anew by their 16-bit originals. The true ten
 # nearest are among them (benchmarks/index.py measures it).
-RESCORED = 200
-# A component of 0 has the code 128.
-_LARGEST_CODE, _ZERO = 127, 128
+RESCORED = 100
+_LARGEST_CODE = 127
 # Components this much larger than those seen when the scale was chosen still have codes.
 _HEADROOM = 1.25
 _PIECE = 4_096
@@ -42,17 +44,11 @@ class VectorIndex:
             self._coded.extend(floats)
             self._recent = _Floats(vectors.shape[1])
 
-    def search(self, vector: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the cosines and numbers of the nearest, best first, shape (≤ most,)."""
-        query = vector.reshape(1, -1).astype(np.float32)
-        recent = _nearest(self._recent.index, query, most)
-        if self._coded is None:
-            return recent
-        coded = self._coded.search(query, most)
-        cosines = np.concatenate([coded[0], recent[0]])
-        numbers = np.concatenate([coded[1], recent[1] + len(self._coded)])
-        order = np.argsort(-cosines, kind="stable")[:most]
-        return cosines[order], numbers[order]
+    def cosines(self, vector: np.ndarray) -> np.ndarray:
+        """Return the cosine of each vector with this one, in the order of their numbers."""
+        query = np.ascontiguousarray(vector, np.float32)
+        recent = self._recent.cosines(query)
+        return np.concatenate([self._coded.cosines(query), recent]) if self._coded else recent
 
     def keep(self, kept: np.ndarray) -> None:
         """Drop all but these, shape (len,) of bool, and number them anew in the same order."""
@@ -78,6 +74,16 @@ class _Floats:
     def nbytes(self) -> int:
         return 4 * self._room * self.index.d
 
+    def cosines(self, query: np.ndarray) -> np.ndarray:
+        # What `search` does, without its heap: to sort all takes four times as long.
+        found = np.empty(len(self), np.float32)
+        if len(self):
+            faiss.fvec_inner_products_ny(  # type: ignore[attr-defined]
+                *(faiss.swig_ptr(found), faiss.swig_ptr(query), self.index.get_xb()),
+                *(self.index.d, len(self)),
+            )
+        return found
+
     def extend(self, vectors: np.ndarray) -> None:
         rows = len(self) + len(vectors)
         if rows > self._room:
@@ -96,66 +102,42 @@ class _Floats:
 
 
 class _Coded:
-    """Components scaled to whole numbers of 8 bits, which FAISS compares as such."""
+    """Components scaled to whole numbers of 8 bits, which are compared as such."""
 
     def __init__(self, sample: np.ndarray) -> None:
         """Choose the scale by a sample of the vectors."""
         self._scale = _LARGEST_CODE / max(float(np.abs(sample).max()) * _HEADROOM, 1e-6)
-        self._index = self._empty(sample.shape[1])
-        self._originals = np.empty((0, sample.shape[1]), np.float16)
+        dimensions = sample.shape[1]
+        self._vectors = Columns(code=("i1", dimensions), original=("f2", dimensions))
 
     def __len__(self) -> int:
-        return int(self._index.ntotal)
+        return len(self._vectors)
 
     @property
     def nbytes(self) -> int:
-        return 3 * self._originals.size
+        return self._vectors.nbytes
 
-    def _empty(self, dimensions: int) -> faiss.IndexScalarQuantizer:
-        kind = faiss.ScalarQuantizer.QT_8bit_direct_signed
-        return faiss.IndexScalarQuantizer(dimensions, kind, faiss.METRIC_INNER_PRODUCT)
-
-    def search(self, query: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+    def cosines(self, query: np.ndarray) -> np.ndarray:
         scale = _LARGEST_CODE / max(float(np.abs(query).max()), 1e-6)
-        cosines, numbers = _nearest(self._index, np.rint(query * scale), max(most, RESCORED))
-        cosines /= self._scale * scale
-        best = numbers[:RESCORED]
-        cosines[:RESCORED] = self._originals[best].astype(np.float32) @ query[0]
-        return cosines, numbers
+        code = np.rint(query * scale).astype(np.int8)
+        # FAISS has no such scan without a heap of all that it finds.
+        sums = simsimd.cdist(code[np.newaxis], self._vectors["code"], "inner")
+        found: np.ndarray = np.asarray(sums)[0].astype(np.float32)
+        found /= self._scale * scale
+        best = np.flatnonzero(found >= np.partition(found, -RESCORED)[-RESCORED])
+        found[best] = self._vectors["original"][best].astype(np.float32) @ query
+        return found
 
     def extend(self, vectors: np.ndarray) -> None:
-        rows = len(self) + len(vectors)
-        if rows > len(self._originals):
-            self._move(np.ones(len(self), dtype=bool), rows + rows // 8)
-        originals, codes = self._originals[len(self) : rows], self._grow(rows)[len(self) :]
-        for part in _pieces(len(vectors)):
-            originals[part] = vectors[part]
-            numbers = np.rint(vectors[part] * self._scale)
-            codes[part] = np.clip(numbers, -_LARGEST_CODE, _LARGEST_CODE) + _ZERO
-        self._index.ntotal = rows
+        """Code in pieces: no step takes memory for all, or keeps the interpreter for long."""
+        self._vectors.reserve(len(self) + len(vectors))
+        for piece in _pieces(vectors):
+            numbers = np.rint(piece * self._scale)
+            codes = np.clip(numbers, -_LARGEST_CODE, _LARGEST_CODE)
+            self._vectors.append(len(piece), code=codes, original=piece)
 
     def keep(self, kept: np.ndarray) -> None:
-        self._move(kept, int(kept.sum()))
-
-    def _move(self, kept: np.ndarray, room: int) -> None:
-        """Move what is kept to where so many have room."""
-        numbers, before, codes = np.flatnonzero(kept), self._originals, self._grow(len(self))
-        old = self._index  # which holds the memory of `codes`
-        self._index = self._empty(before.shape[1])
-        self._originals = np.empty((room, before.shape[1]), np.float16)
-        _reserve(self._index, room)
-        moved = self._grow(len(numbers))
-        for part in _pieces(len(numbers)):
-            self._originals[part] = before[numbers[part]]
-            moved[part] = codes[numbers[part]]
-        self._index.ntotal = len(numbers)
-        del old
-
-    def _grow(self, rows: int) -> np.ndarray:
-        """Return the codes of so many rows, which have room, to be written to."""
-        self._index.codes.resize(rows * self._index.code_size)
-        held: np.ndarray = faiss.rev_swig_ptr(self._index.codes.data(), rows * self._index.d)
-        return held.reshape(rows, self._index.d)
+        self._vectors.keep(kept)
 
 
 def _reserve(index: faiss.IndexFlatCodes, rows: int) -> None:
@@ -170,14 +152,5 @@ def _stored(index: faiss.IndexFlatIP) -> np.ndarray:
     return held.reshape(-1, index.d)
 
 
-def _pieces(rows: int) -> Iterator[slice]:
-    """Cut the work: no step of it takes memory for all, or keeps the interpreter for long."""
-    return (slice(n, min(n + _PIECE, rows)) for n in range(0, rows, _PIECE))
-
-
-def _nearest(index: faiss.Index, query: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
-    wanted = min(most, index.ntotal)
-    if not wanted:
-        return np.empty(0, np.float32), np.empty(0, np.int64)
-    cosines, numbers = index.search(query, wanted)
-    return cosines[0], numbers[0]
+def _pieces(vectors: np.ndarray) -> Iterator[np.ndarray]:
+    return (vectors[n : n + _PIECE] for n in range(0, len(vectors), _PIECE))

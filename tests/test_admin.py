@@ -14,6 +14,7 @@ from core.admin_keys import KEY_FILE, key_at_home
 from core.config import Settings
 from storage.admin_access import acting_as_admin
 from storage.database import open_pool
+from tests.answering import answering
 from tests.conftest import ADMIN_KEY, app_client, sign_up
 
 KEY = {"X-Admin-Key": ADMIN_KEY}
@@ -256,6 +257,32 @@ async def test_a_user_is_shown_with_memories_use_and_days(client, alice, bob):
     assert seen["person"]["requests_today"] == 2
     assert seen["person"]["last_seen"] == seen["days"][-1]["day"]
     assert len(seen["days"]) == 30
+
+
+async def test_the_operator_sees_who_spent_the_servers_model_tokens(settings):
+    more = {"default_tier": "free", "free_tokens_per_day": 3_000}
+    async with answering(settings, **more) as (client, _):
+        alice, bob = await sign_up(client, "alice"), await sign_up(client, "bob")
+        own_key = bob | {"X-Provider-Key": "sk-bobs-own"}
+        for headers in (alice, own_key):
+            await save(client, headers, "walrus sleeps")
+            question = {"question": "Where does the walrus sleep?"}
+            asked = await client.post("/rag/query", json=question, headers=headers)
+            assert asked.status_code == 200
+        used = (await client.get("/usage", headers=alice)).json()["data"]["tokens"]["used"]
+        user = await user_of(client, alice)
+
+        async with asyncio.timeout(20):
+            while (await read(client, "/overview"))["tokens_today"] != used:  # noqa: ASYNC110 - written in the background
+                await asyncio.sleep(0.1)
+
+        limits = await read(client, "/limits")
+        assert [person["id"] for person in limits["spenders"]] == [user["id"]]
+        assert {one["tier"]: one["tokens_per_day"] for one in limits["tiers"]}["free"] == 3_000
+        seen = await read(client, f"/users/{user['id']}")
+        person = seen["person"]
+        assert (person["tokens_today"], person["tokens_per_day"]) == (used, 3_000)
+        assert seen["days"][-1]["tokens"] == used > 0
 
 
 async def test_counts_follow_what_is_saved_and_deleted(client, alice):

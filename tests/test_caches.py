@@ -9,7 +9,7 @@ import asyncpg
 import numpy as np
 import pytest
 
-from core import memories
+from core import memories, trash
 from core.capture import Capture
 from core.embed_local import LocalEmbedder
 from core.embedding_worker import EmbeddingWorker
@@ -17,9 +17,10 @@ from core.embeddings import Span, Vectors
 from core.retrieval import Retrieval
 from core.save_queue import write_together
 from core.user_caches import UserCaches
-from storage import embedding_queue, keyword_store
+from storage import analyzer, embedding_queue, keyword_store
 from storage.database import acting_as
 from storage.memory_store import Filters
+from storage.packed_terms import hashes_of
 from storage.vector_index import MOST_FLAT
 from tests.conftest import until
 from tests.test_replicas import pool
@@ -266,6 +267,35 @@ async def test_a_cache_of_whoever_saves_at_this_moment_does_not_differ(pool):
     assert await retrieval.caches.verify(user_id)
     assert len(await found(retrieval, user_id, "walrus")) == 2
     retrieval.close()
+
+
+def holds(retrieval: Retrieval, user_id: UUID, word: str) -> bool:
+    """Whether the cache has the word at all, be it of a memory that is gone."""
+    [term] = hashes_of(analyzer.terms(word))
+    fields = retrieval.caches.of(user_id).index._fields.values()
+    return any(term in part.terms for field in fields for part in field._segments)
+
+
+@pytest.mark.parametrize("searched", [True, False], ids=["at its next search", "without one"])
+async def test_what_one_replica_purges_no_other_one_keeps(pool, searched):
+    user_id, gone = uuid4(), uuid4()
+    kept = Capture(user_id, uuid4(), "prompt", "zebra")
+    await write_together(pool, [Capture(user_id, gone, "prompt", "walrus"), kept])
+    elsewhere = Retrieval(pool, None, PLENTY)
+    assert len(await found(elsewhere, user_id, "walrus zebra")) == 2
+    await memories.delete(pool, user_id, gone)
+    await found(elsewhere, user_id, "zebra")
+    assert holds(elsewhere, user_id, "walrus"), "what is in the trash may come back"
+
+    await trash.purge(pool, user_id, gone)
+    if searched:
+        assert len(await found(elsewhere, user_id, "zebra")) == 1
+    else:
+        assert await elsewhere.caches.verify(user_id)
+
+    assert not holds(elsewhere, user_id, "walrus")
+    assert holds(elsewhere, user_id, "zebra") is searched
+    elsewhere.close()
 
 
 async def test_a_cache_that_could_not_be_loaded_is_loaded_by_the_next_search(pool, database):

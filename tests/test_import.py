@@ -11,7 +11,9 @@ import httpx
 import pytest
 
 from core.memory_ids import memory_id
+from storage import analyzer
 from storage.keyword_index import KeywordField
+from storage.packed_terms import hashes_of
 from tests.conftest import PASSWORD, app_client, sign_up, until
 from tests.exports import FORMATS, START, Chat, Said, chatgpt, chats, gemini, zipped
 
@@ -316,7 +318,8 @@ async def test_of_what_was_imported_and_purged_no_trace_is_left(client, alice, d
         rows = await database.fetch(f"SELECT t::text FROM {table['name']} t")
         assert canary not in str(rows), table
     indexes = [held for held in gc.get_objects() if isinstance(held, KeywordField)]
-    assert not any(canary in word for index in indexes for word in index._postings)
+    [term] = hashes_of(analyzer.terms(canary))
+    assert not any(term in part.terms for index in indexes for part in index._segments)
     export = await client.get("/export/full", headers=alice)
     with zipfile.ZipFile(io.BytesIO(export.content)) as archive:
         assert canary not in str([archive.read(name) for name in archive.namelist()])
@@ -325,6 +328,14 @@ async def test_of_what_was_imported_and_purged_no_trace_is_left(client, alice, d
     assert canary not in found.text
     again = await import_file(client, alice, chatgpt(past))
     assert counts(again) == (1, 0, 0, 1, 0)
+
+
+async def test_the_words_of_an_import_wait_for_no_search(client, alice, database):
+    job = await import_file(client, alice, chatgpt(chats(3)))
+
+    # Packed, they are counted at once; to analyse a whole past would take the first search minutes.
+    packed = await database.fetchval("SELECT count(*) FROM memory_layer.keywords")
+    assert packed == job["imported"]
 
 
 async def test_an_erased_account_takes_its_imports_and_files_along(

@@ -27,6 +27,7 @@ from tests.exports import (
     gemini_html,
     grok,
     jsonl,
+    perplexity,
     zipped,
 )
 
@@ -133,6 +134,38 @@ def test_geminis_activity_is_read_back_with_every_regenerated_answer(tmp_path, p
         for said in chat.turns
         for answer in said.answers
     )
+
+
+@examples
+@given(past=a_past(most_answers=1), packed=st.booleans())
+def test_perplexitys_threads_are_read_back(tmp_path, past, packed):
+    content = perplexity(past)
+
+    units, export = read(tmp_path, zipped({"a.json": content}) if packed else content)
+
+    assert seen(units) == list(told(past))
+    assert list(export.formats) == ["perplexity"]
+
+
+def words_of(text):
+    """What a page of HTML shows of a text: it folds white space."""
+    return " ".join(text.split())
+
+
+@examples
+@given(past=a_past(answers=WORDS, most_answers=1))
+def test_geminis_page_is_read_back_whatever_was_asked(tmp_path, past):
+    units, export = read(tmp_path, gemini_html(past))
+
+    found = sorted((at, words_of(prompt), said) for _, _, prompt, said, at, _ in seen(units))
+    assert found == sorted(
+        (said.at, words_of(said.prompt), answer)
+        for chat in past
+        for said in chat.turns
+        for answer in said.answers
+    )
+    assert len(seen(units)) == len(units)
+    assert list(export.formats) == ["gemini"]
 
 
 @examples

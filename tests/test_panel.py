@@ -59,7 +59,8 @@ class Watched:
 
     def _console(self, message):
         # The browser reports a refused key, too; what the server answers is no trouble.
-        if message.type == "error" and "status of" not in message.text:
+        expected = "status of" in message.text or "net::ERR_FAILED" in message.text
+        if message.type == "error" and not expected:
             self.troubles.append(f"console: {message.text}")
 
     def _request(self, request):

@@ -482,6 +482,28 @@ async def test_a_body_that_is_none_is_refused_in_shape(alice, models, protocol, 
 
 
 @pytest.mark.parametrize(
+    ("more", "size", "status"),
+    [
+        ({}, 5_000_000, 413),
+        ({"Content-Encoding": "gzip"}, 10, 415),
+        ({"Host": "evil.example"}, 10, 421),
+    ],
+)
+@both
+async def test_what_comes_no_further_than_the_door_is_refused_in_shape(
+    alice, models, protocol, more, size, status
+):
+    body, headers = b" " * size, alice.headers | more
+    answer = await alice.http.post(PATHS[protocol], content=body, headers=headers)
+
+    assert answer.status_code == status
+    kind = answer.json()["error"]["type"]
+    assert kind in ("invalid_request_error", "request_too_large")
+    assert answer.json().get("type") == ("error" if protocol == "anthropic" else None)
+    assert not models.received
+
+
+@pytest.mark.parametrize(
     "messages",
     [
         [],

@@ -2,17 +2,20 @@
 
 import { el, say, show } from "./dom.js";
 
+let made = 0;
+const newId = (kind) => `${kind}-${++made}`;
+
 /**
  * Ask in a modal dialog. `act` does the thing; while it runs the buttons wait, and when it throws
  * the dialog stays and says why. Resolves to true when it was done, to false when it was cancelled.
  * With `typed`, nothing happens before that very text has been typed in.
  */
-export function ask({ title, body = [], action, danger = false, typed = null, act }) {
+export function ask({ title, body = [], action, danger = false, typed = null, wide = false, act }) {
   return new Promise((resolve) => {
     const problem = el("p", { class: "callout bad", role: "alert", hidden: true });
     const confirm = el("button", { class: danger ? "button danger" : "button primary", disabled: typed !== null }, action);
     const cancel = el("button", { class: "button", type: "button", on: { click: () => dialog.close() } }, "Cancel");
-    const heading = el("h2", { id: `dialog-${crypto.randomUUID()}` }, title);
+    const heading = el("h2", { id: newId("dialog") }, title);
     const form = el(
       "form",
       { on: { submit } },
@@ -23,7 +26,7 @@ export function ask({ title, body = [], action, danger = false, typed = null, ac
       el("div", { class: "row" }, cancel, confirm),
     );
     let done = false;
-    const dialog = el("dialog", { "aria-labelledby": heading.id, on: { close: leave } }, form);
+    const dialog = el("dialog", { class: wide && "wide", "aria-labelledby": heading.id, on: { close: leave } }, form);
 
     async function submit(event) {
       event.preventDefault();
@@ -52,7 +55,7 @@ export function ask({ title, body = [], action, danger = false, typed = null, ac
 }
 
 function typedField(text, onChange) {
-  const id = `typed-${crypto.randomUUID()}`;
+  const id = newId("typed");
   const input = el("input", {
     id,
     class: "input mono",
@@ -67,7 +70,7 @@ function typedField(text, onChange) {
 
 /** A labelled field for a dialog or a form. */
 export function field(label, input, hint = null) {
-  const id = input.id || `field-${crypto.randomUUID()}`;
+  const id = input.id || newId("field");
   input.id = id;
   if (hint) input.setAttribute("aria-describedby", `${id}-hint`);
   return el(
@@ -95,4 +98,15 @@ export function notice(text, { bad = false } = {}) {
 export function state(node, title, text, retry = null) {
   const again = retry && el("button", { class: "button", type: "button", on: { click: retry } }, "Try again");
   return show(node, el("div", { class: "state" }, el("strong", {}, title), text && el("p", {}, text), again));
+}
+
+/** What stands in a place while its content is on its way. */
+export function loading(node, heights = [88, 240, 240]) {
+  node.setAttribute("aria-busy", "true");
+  const bones = heights.map((height) => {
+    const bone = el("div", { class: "card skeleton" });
+    bone.style.height = `${height}px`;
+    return bone;
+  });
+  return show(node, el("p", { class: "visually-hidden", role: "status" }, "Loading"), bones);
 }

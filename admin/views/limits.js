@@ -1,4 +1,4 @@
-import { addressOf, tier, TIERS, useToday, who } from "../people.js";
+import { addressOf, tier, TIERS, tokensToday, useToday, who } from "../people.js";
 import { el, show } from "../shared/dom.js";
 import { number } from "../shared/format.js";
 import { table } from "../shared/table.js";
@@ -7,6 +7,7 @@ export async function open({ api, body }) {
   const tiers = el("div", {});
   const refused = el("div", {});
   const busiest = el("div", {});
+  const spenders = el("div", {});
   const overrides = el("div", {});
 
   draw(await api.get("/limits"));
@@ -17,7 +18,7 @@ export async function open({ api, body }) {
       "div",
       { class: "columns" },
       el("div", { class: "stack span-6" }, card("Tiers", "as the settings say", tiers), card("Refused most", "last 7 days, UTC", refused)),
-      el("div", { class: "stack span-6" }, card("Limits of their own", "instead of what their tier says", overrides), card("Busiest", "today, UTC", busiest)),
+      el("div", { class: "stack span-6" }, card("Limits of their own", "instead of what their tier says", overrides), card("Busiest", "today, UTC", busiest), card("Model tokens", "of this server's keys today, UTC", spenders)),
     ),
   );
   return { every: 15_000, refresh: async () => draw(await api.get("/limits")) };
@@ -33,6 +34,7 @@ export async function open({ api, body }) {
       ]),
     );
     show(busiest, people("Users with most requests today", "No requests today.", seen.busiest, [{ label: "Use today", end: true, cell: useToday }]));
+    show(spenders, people("Users who spent most model tokens today", "Nobody has spent any today.", seen.spenders, [{ label: "Tokens today", end: true, cell: tokensToday }]));
     show(
       overrides,
       people("Users with limits of their own", "Everybody has the limits of their tier.", seen.overrides, [
@@ -56,6 +58,7 @@ function tierTable(tiers) {
       { label: "Tier", cell: (one) => el("span", { class: "row" }, TIERS[one.tier], one.is_default && el("span", { class: "badge" }, "Default")) },
       { label: "A minute", end: true, cell: (one) => number(one.per_minute) },
       { label: "A day", end: true, cell: (one) => number(one.per_day) },
+      { label: "Model tokens a day", end: true, cell: (one) => (one.tokens_per_day ? number(one.tokens_per_day) : "no limit") },
       { label: "Users", end: true, cell: (one) => number(one.users) },
     ],
   });

@@ -69,7 +69,7 @@ export async function open({ api, body }) {
 }
 
 function makeTiles() {
-  const names = ["Users", "Memories", "Requests today", "p95, last hour", "Errors, last hour", "Limit hits today"];
+  const names = ["Users", "Memories", "Requests today", "p95, last hour", "Errors, last hour", "Limit hits today", "Model tokens today"];
   const values = names.map(() => el("dd", { class: "value" }));
   const notes = names.map(() => el("dd", { class: "muted small" }));
   const element = el("dl", { class: "tiles" }, names.map((name, n) => el("div", { class: "tile" }, el("dt", {}, name), values[n], notes[n])));
@@ -84,6 +84,7 @@ function makeTiles() {
     set(3, milliseconds(recent.p95), `p50 ${milliseconds(recent.p50)}, p99 ${milliseconds(recent.p99)}`);
     set(4, percent(share), plural(recent.errors, "error"));
     set(5, compact(seen.refused_today), `${number(recent.refused)} in the last hour`);
+    set(6, compact(seen.tokens_today), "of this server's keys");
     values[4].classList.toggle("bad", recent.errors > 0);
   }
 

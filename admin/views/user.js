@@ -1,4 +1,4 @@
-import { deedOf, detailsOf, nameOf, tier, TIERS } from "../people.js";
+import { deedOf, detailsOf, nameOf, tier, TIERS, tokensToday } from "../people.js";
 import { chart, legend } from "../shared/chart.js";
 import { ask, field, notice } from "../shared/dialog.js";
 import { el, say, show } from "../shared/dom.js";
@@ -134,6 +134,7 @@ function planOf(person) {
     fact("A day", el("span", { class: "row" }, number(person.per_day), own(person.override_per_day))),
     fact("Used today", `${number(person.requests_today)} of ${number(person.per_day)}`),
     fact("Refused today", number(person.refused_today)),
+    fact("Model tokens today", tokensToday(person)),
   ];
 }
 

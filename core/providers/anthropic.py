@@ -67,7 +67,7 @@ class AnthropicFormat:
         return "".join(said.add(at(part, "text")) for part in parts or ())
 
     def failure(self, status: int, message: str, code: str) -> dict[str, Any]:
-        kind = KINDS.get(status, "api_error")
+        kind = KINDS.get(status, KINDS[400] if status < 500 else "api_error")
         return {"type": "error", "error": {"type": kind, "message": f"{message} ({code})"}}
 
     def failure_event(self, message: str, code: str) -> bytes:

@@ -57,7 +57,7 @@ class OpenAIFormat:
         return said.add(at(document, "choices", 0, "message", "content"))
 
     def failure(self, status: int, message: str, code: str) -> dict[str, Any]:
-        kind = KINDS.get(status, "server_error")
+        kind = KINDS.get(status, KINDS[400] if status < 500 else "server_error")
         return {"error": {"message": message, "type": kind, "param": None, "code": code}}
 
     def failure_event(self, message: str, code: str) -> bytes:

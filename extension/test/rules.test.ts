@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import test from "node:test";
-import { verdict, type Reply } from "../src/worker/rules";
+import { hasCome, verdict, type Reply } from "../src/worker/rules";
 
 const NOW = Date.parse("2026-11-21T09:00:00Z");
 
@@ -32,6 +32,23 @@ test("a page of somebody else's network acknowledges nothing and refuses nothing
     const decided = judge(reply(status, { ours: false }));
     assert.deepEqual([decided.do, "why" in decided && decided.why], ["wait", "away"]);
   }
+});
+
+test("what may be refused for its own sake lets others try first", () => {
+  const aside = (one: Reply) => {
+    const decided = judge(one);
+    return decided.do === "wait" && decided.aside === true;
+  };
+  // A proxy's limit of a megabyte, its firewall, and what a later server may say.
+  for (const status of [400, 403, 413, 422]) assert.ok(aside(reply(status, { ours: false })), `${status}`);
+  assert.ok(aside(reply(422, { code: "SOMETHING_NEW" })));
+  for (const status of [0, 200, 302, 401, 407, 502, 503]) assert.ok(!aside(reply(status, { ours: false })), `${status}`);
+});
+
+test("a clock that was set back keeps nothing waiting for longer than a day", () => {
+  const told = judge(reply(503, { retryAfterSeconds: 86_400 }));
+  assert.ok(told.do === "wait" && !hasCome(told.until, NOW) && hasCome(told.until, NOW + 86_400_000));
+  assert.ok(hasCome(told.until, NOW - 3_600_000 * 24 * 365));
 });
 
 test("a spent day waits until it is reset", () => {

@@ -94,7 +94,7 @@ test("another answer to a prompt of a page that was opened later has its text fr
   const page = new Page(claude);
   const n = page.ask(CLAUDE, "", "GET");
   const chat_messages = [
-    { uuid: "u-1", sender: "human", content: [{ type: "text", text: "Old question" }] },
+    { uuid: "u-1", sender: "human", content: [{ type: "text", text: `Old question\n\n${contextBlock([])}` }] },
     { uuid: "a-1", sender: "assistant", parent_message_uuid: "u-1", text: "Old answer" },
   ];
   page.receive(n, JSON.stringify({ uuid: "c-1", name: "Title", chat_messages }));
@@ -114,6 +114,40 @@ test("Grok asked again with the same words in the same place gives another memor
   const last = page.answer;
   assert.deepEqual([last.messageId, last.replacesMessageId, last.response], ["a-2", "u-1", "two"]);
   assert.equal(page.prompts.at(-1)!.prompt, "Q");
+});
+
+for (const [name, parentResponseId] of Object.entries({ "its place": "p-0", "its prompt": "u-1", "its answer": "a-1" })) {
+  test(`Grok asked for another answer, named by ${name}`, () => {
+    const page = new Page(grok);
+    const url = `${GROK}/g-1/responses`;
+    turn(page, url, { message: "Q", parentResponseId: "p-0" }, wire.grokLater(["one"]));
+    const again = { message: "", parentResponseId, isRegenRequest: true };
+    turn(page, url, again, wire.grokLater(["two"]).replaceAll('"a-1"', '"a-2"'));
+    const last = page.answer;
+    assert.deepEqual([last.messageId, last.replacesMessageId, last.response], ["a-2", "u-1", "two"]);
+    assert.equal(page.prompts.at(-1)!.prompt, "Q");
+  });
+}
+
+for (const [name, first, second] of [
+  ["the first of a chat", {}, { 2: ["c_1", null, null] }],
+  ["a later one", { 2: ["c_1", "r_0", "rc_0"] }, { 2: ["c_1", "r_0", "rc_0"] }],
+] as const) {
+  test(`Gemini asked again gives another memory that names the one before: ${name}`, () => {
+    const page = new Page(gemini);
+    turn(page, GEMINI, wire.geminiBody("Q", first), wire.geminiFrames(["one"]));
+    turn(page, GEMINI, wire.geminiBody("Q", { ...second, 59: "REQ-2" }), wire.geminiFrames(["two"]));
+    const last = page.answer;
+    assert.deepEqual([last.messageId, last.replacesMessageId, last.response], ["REQ-2", "REQ-1", "two"]);
+  });
+}
+
+test("the same words later in the same chat replace nothing", () => {
+  const page = new Page(gemini);
+  turn(page, GEMINI, wire.geminiBody("Q"), wire.geminiFrames(["one"]));
+  const later = wire.geminiBody("Q", { 2: ["c_1", "r_1", "rc_1"], 59: "REQ-2" });
+  turn(page, GEMINI, later, wire.geminiFrames(["two"]));
+  assert.equal(page.answer.replacesMessageId, undefined);
 });
 
 test("an edited prompt is a memory of its own that names the one it replaces", () => {
@@ -201,6 +235,87 @@ test("a handed-over answer is read from the stream that resumes it, cut anywhere
     page.end(n);
     assert.deepEqual([page.answer.response, page.answer.status], ["Reasoned 🙂 answer", "complete"]);
   }
+});
+
+const CONTINUE = { action: "continue", messages: [], conversation_id: "c-1", parent_message_id: "a-1" };
+
+for (const [name, rest] of Object.entries({
+  "in a message of its own": wire.gptRest("a-2", "", ["ond", "erful 🙂"]),
+  "added to the first": wire.gptRest("a-1", "", ["ond", "erful 🙂"]),
+  "with what was there": wire.gptRest("a-1", "It is w", ["ond", "erful 🙂"]),
+})) {
+  const bytes = new TextEncoder().encode(rest);
+  test(`an answer that its user lets go on is one, ${name}, cut at every byte`, () => {
+    for (let cut = 0; cut <= bytes.length; cut++) {
+      const page = new Page(chatgpt);
+      turn(page, GPT, gptBody("Q"), wire.gptCutOff("It is w"));
+      assert.deepEqual([page.answer.response, page.answer.status], ["It is w", "partial"]);
+      const n = page.ask(GPT, CONTINUE);
+      page.receive(n, bytes, cut);
+      page.end(n);
+      assert.deepEqual([page.answer.response, page.answer.status], ["It is wonderful 🙂", "complete"]);
+      assert.equal(new Set(page.news.map(({ key }) => key)).size, 1);
+      assert.ok(!page.counted.includes("unreadable"));
+    }
+  });
+}
+
+test("an answer goes on more than once, hours later, and its first part may be cut anywhere", () => {
+  const first = new TextEncoder().encode(wire.gptCutOff("on"));
+  for (let cut = 0; cut <= first.length; cut++) {
+    const page = new Page(chatgpt);
+    const n = page.ask(GPT, gptBody("Q"));
+    page.receive(n, first, cut);
+    page.end(n);
+    page.time += 3 * 3_600_000;
+    page.turns.tick();
+    const second = wire.gptCutOff("e two").replaceAll("a-1", "a-2").replace("u-1", "u-0");
+    turn(page, GPT, CONTINUE, second);
+    turn(page, GPT, { ...CONTINUE, parent_message_id: "a-2" }, wire.gptRest("a-3", "", [" thr", "ee"]));
+    assert.deepEqual([page.answer.response, page.answer.status], ["one two three", "complete"]);
+    assert.equal(page.answer.key, "key-1");
+  }
+});
+
+test("an answer goes on in another page than the one that began it", () => {
+  const cutOff = { ...wireMessage("a-1", "assistant", "Wond"), status: "finished_partial_completion" };
+  const mapping = {
+    "u-1": { message: wireMessage("u-1", "user", "Q"), children: ["a-1"] },
+    "a-1": { message: cutOff, children: [] },
+  };
+  for (const open of [[{ key: "left", messageId: "u-1", conversationId: "c-1" }], []]) {
+    const page = new Page(chatgpt);
+    page.turns.adopt(open);
+    const get = page.ask("https://chatgpt.com/backend-api/conversation/c-1", "", "GET");
+    page.receive(get, JSON.stringify({ mapping }));
+    page.end(get);
+    turn(page, GPT, CONTINUE, wire.gptRest("a-2", "", ["er", "ful"]));
+    const { response, status, messageId, key } = page.answer;
+    assert.deepEqual([response, status, messageId], ["Wonderful", "complete", "u-1"]);
+    assert.equal(key, open[0]?.key ?? "key-1");
+    assert.equal(page.prompts.length, open.length === 0 ? 1 : 0);
+  }
+});
+
+test("an answer that goes on although it seemed complete is a memory of its own", () => {
+  const page = new Page(chatgpt);
+  turn(page, GPT, gptBody("Q"), wire.gptDeltas(["Won", "der", "", ""]));
+  turn(page, GPT, CONTINUE, wire.gptRest("a-2", "", ["ful"]));
+  const { response, status, messageId, replacesMessageId } = page.answer;
+  assert.deepEqual([response, status, messageId, replacesMessageId], ["Wonderful", "complete", "a-2", "u-1"]);
+  assert.equal(page.prompts.at(-1)!.prompt, "Q");
+});
+
+test("a history joins the parts of an answer that went on", () => {
+  const cutOff = { ...wireMessage("a-1", "assistant", "Wond"), status: "finished_partial_completion" };
+  const mapping = {
+    "u-1": { message: wireMessage("u-1", "user", "Q"), children: ["a-1"] },
+    "a-1": { message: cutOff, children: ["a-2"] },
+    "a-2": { message: wireMessage("a-2", "assistant", "erful"), children: [] },
+  };
+  const request = { url: new URL("https://chatgpt.com/backend-api/conversation/c-1"), body: "" };
+  const [past] = chatgpt.history!(request, JSON.stringify({ mapping }))!.turns;
+  assert.deepEqual([past!.answer, past!.complete], ["Wonderful", true]);
 });
 
 test("a handed-over answer is read from the WebSocket", () => {
@@ -307,10 +422,21 @@ test("a refused request has no answer to wait for", () => {
   assert.deepEqual(page.answers, []);
 });
 
-test("an answer that never comes is given up after a quarter of an hour", () => {
+test("an answer whose model thinks for longer than anybody waits is still saved whole", () => {
+  const page = new Page(chatgpt);
+  const n = page.ask(GPT, gptBody("Q"));
+  page.time += 90 * 60_000;
+  page.turns.tick();
+  page.receive(n, wire.gptDeltas(["at", " la", "s", "t"]));
+  page.end(n);
+  assert.deepEqual([page.answer.response, page.answer.status], ["at last", "complete"]);
+  assert.equal(page.turns.busy, false);
+});
+
+test("an answer that never comes is given up after an hour", () => {
   const page = new Page(chatgpt);
   page.ask(GPT, gptBody("Q"));
-  page.time += 16 * 60_000;
+  page.time += 61 * 60_000;
   page.turns.tick();
   assert.equal(page.turns.busy, false);
   assert.equal(page.prompts.length, 1);

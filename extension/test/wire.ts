@@ -59,6 +59,34 @@ export function gptDeltas(pieces: string[]): string {
   );
 }
 
+/** An answer that was as long as an answer may be. */
+export const gptCutOff = (text: string): string =>
+  sse(
+    { p: "", o: "add", v: gptMessage("u-1", "user"), c: 0 },
+    { p: "", o: "add", v: gptMessage("a-1", "assistant", final) },
+    { p: "/message/content/parts/0", o: "append", v: text },
+    {
+      p: "",
+      o: "patch",
+      v: [
+        { p: "/message/status", o: "replace", v: "finished_partial_completion" },
+        { p: "/message/metadata", o: "append", v: { finish_details: { type: "max_tokens" } } },
+      ],
+    },
+    { type: "message_stream_complete", conversation_id: "c-1" },
+    "[DONE]",
+  );
+
+/** The rest of it, in a message of its own or added to the first; some say again what was there. */
+export const gptRest = (id: string, there: string, pieces: string[]): string =>
+  sse(
+    { p: "", o: "add", v: gptMessage(id, "assistant", { ...final, content: { content_type: "text", parts: [there] } }) },
+    ...pieces.map((v, n) => (n === 0 ? { p: "/message/content/parts/0", o: "append", v } : { v })),
+    { p: "/message/status", o: "replace", v: "finished_successfully" },
+    { type: "message_stream_complete", conversation_id: "c-1" },
+    "[DONE]",
+  );
+
 export const gptSnapshots = (pieces: string[]): string =>
   sse(
     ...pieces.map((_, n) => {

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -92,6 +93,25 @@ async def chrome(
         )
         context.set_default_timeout(30_000)
         yield context
+        await context.close()
+
+
+@asynccontextmanager
+async def browser_with(
+    built: Path, sites: Sites, profile: Path, server: Server
+) -> AsyncIterator["Extension"]:
+    """A browser of a test's own, which may be closed and opened again on the same profile."""
+    async with async_playwright() as playwright:
+        context = await playwright.chromium.launch_persistent_context(
+            profile,
+            executable_path=chromium(),
+            channel=None if chromium() else "chromium",
+            args=chrome_arguments(built, sites.port),
+        )
+        worker = await worker_of(context)
+        own = await context.new_page()
+        await own.goto(f"chrome-extension://{worker.url.split('/')[2]}/popup.html")
+        yield Extension(context, server, own)
         await context.close()
 
 

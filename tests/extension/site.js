@@ -79,8 +79,8 @@ const ask = {
     if (options.moved) return byFetch("/backend-api/v9/turns", { prompt: text });
     const message = { id: state.lastAsked, author: { role: "user" }, content: { content_type: "text", parts: [text] }, metadata: { attachments: options.attachments ?? [] } };
     return byFetch("/backend-api/f/conversation", {
-      action: options.again ? "variant" : "next",
-      messages: options.again ? [] : [message],
+      action: options.goOn ? "continue" : options.again ? "variant" : "next",
+      messages: options.again || options.goOn ? [] : [message],
       parent_message_id: options.again ? state.lastAsked : options.parent ?? state.parent ?? "client-created-root",
       conversation_id: state.chat ?? undefined,
       model: "auto",
@@ -104,7 +104,7 @@ const ask = {
   "gemini.google.com"(text, options) {
     const inner = Array.from({ length: 60 }, () => null);
     inner[0] = [text, 0, null, null, null, null, 0];
-    inner[2] = [state.chat, state.parent, null];
+    inner[2] = [state.chat, options.again ? state.before : state.parent, null];
     inner[45] = options.temporary ? 1 : null;
     state.lastAsked = inner[59] = options.id ?? crypto.randomUUID().toUpperCase();
     const form = new URLSearchParams({ "f.req": JSON.stringify([null, JSON.stringify(inner)]), at: "x" });
@@ -112,7 +112,7 @@ const ask = {
   },
   "grok.com"(text, options) {
     const url = "/rest/app-chat/conversations/" + (state.chat ? `${state.chat}/responses` : "new");
-    return byFetch(url, { message: text, parentResponseId: options.parent ?? state.parent ?? undefined, temporary: options.temporary ?? false, modelName: "grok-9" });
+    return byFetch(url, { message: text, parentResponseId: (options.again ? state.before : options.parent ?? state.parent) ?? undefined, isRegenRequest: Boolean(options.again), temporary: options.temporary ?? false, modelName: "grok-9" });
   },
 };
 
@@ -121,7 +121,8 @@ ask["x.com"] = (text) => byFetch("/2/grok/add_response.json", { responses: [{ me
 /** Send a prompt and show its answer, as the site does. */
 async function send(text, options = {}) {
   state.last = [text, options];
-  if (!options.again) show("user", text);
+  if (!options.again) state.before = state.parent;
+  if (!options.again && !options.goOn) show("user", text);
   const busy = site.busy();
   document.body.append(busy);
   try {
@@ -130,7 +131,9 @@ async function send(text, options = {}) {
     const shown = show("assistant", "");
     state.answerId = response.headers.get("x-answer-id");
     if (response.body) {
-      const reader = response.body.getReader();
+      const body = options.piped ? response.body.pipeThrough(new TextDecoderStream()) : response.body;
+      const reader = body.getReader();
+      if (options.lets) state.stop = () => reader.cancel();
       while (!(await reader.read()).done);
     }
     shown.textContent = decodeURIComponent(response.headers.get("x-plain"));

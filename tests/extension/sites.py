@@ -59,6 +59,8 @@ class Plan:
     breaks_off: bool = False
     handoff: str | None = None
     status: int = 200
+    # ChatGPT stops after so many characters, until it is told to go on.
+    longest: int | None = None
     chunks: int = 16
 
 
@@ -83,6 +85,8 @@ class Sites:
     sockets: list[WebSocket] = field(default_factory=list)
     port: int = 0
     sent: int = 0
+    # Answers that somebody is still listening to.
+    under_way: int = 0
 
     def clear(self) -> None:
         self.plans.clear()
@@ -115,6 +119,12 @@ class Sites:
         stream = wire.chatgpt(turn.chat, turn.asked, turn.answered, pieces)
         return wire.chatgpt_socket(turn.chat, stream)
 
+    def rest_of(self, answered: str) -> Response:
+        turn = next(t for t in self.turns if t.answered == answered)
+        left = turn.answer[self.plans[turn.prompt].longest :]
+        stream = wire.chatgpt(turn.chat, turn.asked, f"{answered}-2", self.pieces(left))
+        return self.stream(turn, stream)
+
     def stream(self, turn: Turn, text: str) -> Response:
         plan = self.plans.get(turn.prompt, Plan())
         if plan.status != 200:
@@ -128,6 +138,14 @@ class Sites:
         return StreamingResponse(body, media_type="text/event-stream", headers=headers)
 
     async def _body(self, raw: bytes, plan: Plan) -> AsyncIterator[bytes]:
+        self.under_way += 1
+        try:
+            async for piece in self._pieces(raw, plan):
+                yield piece
+        finally:
+            self.under_way -= 1
+
+    async def _pieces(self, raw: bytes, plan: Plan) -> AsyncIterator[bytes]:
         half = len(raw) // 2
         self.sent = 0
         for piece in self._cut(raw[:half], plan.chunks // 2):
@@ -170,6 +188,8 @@ def make_app(sites: Sites) -> Starlette:
     async def chatgpt(request: Request) -> Response:
         body = await request.json()
         chat = body.get("conversation_id") or f"c-{uuid4()}"
+        if body["action"] == "continue":
+            return sites.rest_of(body["parent_message_id"])
         if body["action"] == "variant":
             first = next(t for t in sites.turns if t.asked == body["parent_message_id"])
             asked, prompt = first.asked, first.prompt
@@ -180,6 +200,9 @@ def make_app(sites: Sites) -> Starlette:
         plan = sites.plans.get(prompt, Plan())
         if plan.handoff:
             return sites.stream(turn, wire.chatgpt_handoff(chat, asked))
+        if plan.longest is not None:
+            text = turn.answer[: plan.longest]
+            return sites.stream(turn, wire.chatgpt_cut_off(chat, asked, turn.answered, text))
         return sites.stream(
             turn, wire.chatgpt(chat, asked, turn.answered, sites.pieces(turn.answer))
         )

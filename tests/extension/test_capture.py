@@ -9,6 +9,7 @@ import pytest
 from playwright.async_api import Page, expect
 
 from core.memory_ids import memory_id
+from tests.conftest import until
 from tests.extension.conftest import ALL_SITES, Extension, whole
 from tests.extension.sites import Plan, Sites
 
@@ -119,7 +120,80 @@ async def test_a_stopped_answer_is_kept_as_far_as_it_came(
     assert (plan.answer or "").startswith(memory["response"])
 
 
-@pytest.mark.parametrize("site", ["chatgpt", "claude"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param({"lets": True}, id="its reader is cancelled"),
+        pytest.param({"lets": True, "piped": True}, id="behind a pipe"),
+        pytest.param({"lets": True, "viaRequest": True}, id="of a Request"),
+    ],
+)
+async def test_a_page_that_lets_go_of_an_answer_ends_its_request(
+    extension: Extension, sites: Sites, how: dict[str, bool]
+) -> None:
+    """The site must see that nobody listens any more, as it would without the extension."""
+    plan = sites.plan("Count", Plan(answer="one two three " * 200, gate=asyncio.Event()))
+    page = await extension.open("chatgpt")
+    said = asyncio.create_task(extension.say(page, "Count", **how))
+    await extension.until_saved(lambda found: len(found) == 1)
+    assert sites.under_way == 1
+    await page.evaluate("state.stop()")
+    await said
+
+    await until(lambda: asyncio.sleep(0, sites.under_way == 0), 10)
+    [memory] = await extension.until_saved(lambda found: found[0]["status"] == "partial")
+    assert memory["response"] and (plan.answer or "").startswith(memory["response"])
+
+
+async def test_a_page_that_lets_go_after_the_end_has_the_whole_answer(
+    extension: Extension, sites: Sites
+) -> None:
+    page = await extension.open("grok")
+    await page.evaluate("""() => {
+      const { read } = ReadableStreamDefaultReader.prototype;
+      ReadableStreamDefaultReader.prototype.read = function () {
+        return read.call(this).then((chunk) => (chunk.done && void this.cancel(), chunk));
+      };
+    }""")
+    for n in range(3):
+        await extension.say(page, f"Turn {n}")
+
+    await extension.until_saved(whole(3))
+
+
+@pytest.mark.parametrize("site", ALL_SITES)
+async def test_who_leaves_in_mid_answer_keeps_what_was_there(
+    extension: Extension, sites: Sites, site: str
+) -> None:
+    plan = sites.plan("Count", Plan(answer="one two three four " * 200, gate=asyncio.Event()))
+    page = await extension.open(site)
+    await page.evaluate("void send('Count')")
+    await extension.until_saved(lambda found: len(found) == 1)
+    await page.wait_for_timeout(300)
+    await page.goto("about:blank")
+
+    await until(lambda: asyncio.sleep(0, sites.under_way == 0), 10)
+    [memory] = await extension.until_saved(lambda found: found[0]["status"] == "partial")
+    assert memory["response"] and (plan.answer or "").startswith(memory["response"])
+
+
+async def test_an_answer_that_its_user_lets_go_on_is_one_memory(
+    extension: Extension, sites: Sites
+) -> None:
+    sites.plan("Write", Plan(answer=TEXT * 20, longest=131))
+    page = await extension.open("chatgpt")
+    await extension.say(page, "Write")
+    await extension.until_saved(lambda found: bool(found) and found[0]["status"] == "partial")
+    await extension.say(page, "", goOn=True)
+
+    [memory] = await extension.until_saved(whole(1))
+
+    assert (memory["prompt"], memory["response"]) == ("Write", TEXT * 20)
+    [row] = json.loads(await extension.send({"type": "diagnostics"}))["counters"]
+    assert "unreadable" not in row["counts"]
+
+
+@pytest.mark.parametrize("site", ALL_SITES)
 async def test_another_answer_is_another_memory(
     extension: Extension, sites: Sites, site: str
 ) -> None:
@@ -127,7 +201,7 @@ async def test_another_answer_is_another_memory(
     sites.plan("Again?", Plan(answer="one"))
     await extension.say(page, "Again?")
     sites.plan("Again?", Plan(answer="two"))
-    await extension.say(page, "", again=True)
+    await extension.say(page, "Again?", again=True)
 
     first, second = await extension.until_saved(whole(2))
 
@@ -135,7 +209,10 @@ async def test_another_answer_is_another_memory(
     assert first["prompt"] == second["prompt"] == "Again?"
     assert second["metadata"]["replaces"] == first["id"]
     user = await user_of(extension)
-    assert second["id"] == str(memory_id(user, site, sites.turns[1].answered))
+    # Where its prompt has a name of its own, that is the memory's.
+    turn = sites.turns[1]
+    name = turn.answered if site in ("chatgpt", "claude") else turn.asked
+    assert second["id"] == str(memory_id(user, site, name))
 
 
 async def test_an_edited_prompt_names_the_one_it_replaces(

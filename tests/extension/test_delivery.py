@@ -1,7 +1,9 @@
 """Whatever happens to worker, server, network or session: everything arrives, and once."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import json
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -10,15 +12,14 @@ from uuid import uuid4
 import asyncpg
 import httpx
 import pytest
-from playwright.async_api import async_playwright
+from playwright.async_api import Page
 
-from tests.browser import chromium
 from tests.conftest import PASSWORD, Server, until
 from tests.extension.conftest import (
     ALL_SITES,
     Extension,
     Home,
-    chrome_arguments,
+    browser_with,
     set_up,
     whole,
 )
@@ -122,23 +123,7 @@ async def test_what_waits_outlives_the_browser(
     own_server: Server,
     tmp_path: Path,
 ) -> None:
-    @asynccontextmanager
-    async def browser() -> AsyncIterator[Extension]:
-        async with async_playwright() as playwright:
-            context = await playwright.chromium.launch_persistent_context(
-                tmp_path,
-                executable_path=chromium(),
-                channel=None if chromium() else "chromium",
-                args=chrome_arguments(built, sites.port),
-            )
-            workers = context.service_workers
-            worker = workers[0] if workers else await context.wait_for_event("serviceworker")
-            own = await context.new_page()
-            await own.goto(f"chrome-extension://{worker.url.split('/')[2]}/popup.html")
-            yield Extension(context, own_server, own)
-            await context.close()
-
-    async with browser() as extension:
+    async with browser_with(built, sites, tmp_path, own_server) as extension:
         await set_up(extension)
         headers = extension.headers
         own_server.kill()
@@ -146,7 +131,7 @@ async def test_what_waits_outlives_the_browser(
         await waiting(extension, 2)
     own_server.start()
     await up(own_server)
-    async with browser() as extension:
+    async with browser_with(built, sites, tmp_path, own_server) as extension:
         extension.headers = headers
         [memory] = await extension.until_saved(whole(1))
 
@@ -267,6 +252,11 @@ async def test_a_full_outbox_keeps_the_oldest_and_says_so(guest: Extension, site
         return bool((await guest.status())["full"])
 
     await until(full, 60)
+    badge = "chrome.action.getBadgeText({})"
+    assert await guest.own.evaluate(badge) == "!"
+    here = (await guest.status(page))["here"]
+    # What could not be kept is counted all the same.
+    assert (here["saved"], here["all"]) == (0, 30)
     guest.server.start()
     await up(guest.server)
     await guest.send({"type": "retryNow"})
@@ -276,6 +266,8 @@ async def test_a_full_outbox_keeps_the_oldest_and_says_so(guest: Extension, site
     kept = [memory["prompt"] for memory in saved if memory["status"] == "complete"]
     assert 20 <= len(kept) < 30
     assert kept == [f"Turn {n}" for n in range(len(kept))]
+    here = (await guest.status(page))["here"]
+    assert (here["saved"], here["all"]) == (len(kept), 30)
 
 
 async def test_a_spent_day_is_held_until_it_is_reset(
@@ -341,6 +333,131 @@ async def test_the_page_of_a_cafe_is_not_taken_for_an_acknowledgement(
     await guest.send({"type": "retryNow"})
 
     await guest.until_saved(whole(1))
+
+
+@asynccontextmanager
+async def proxied(extension: Extension, judge: Callable[[bytes], str]) -> AsyncIterator[None]:
+    """Something between browser and server that, as `judge` says of a request, lets it "pass",
+    "refuse"s it with a page of its own, or "swallow"s the server's reply."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = re.search(rb"content-length: (\d+)", head.lower())
+        body = await reader.readexactly(int(length[1])) if length else b""
+        verdict = judge(body)
+        if verdict == "refuse":
+            page = b"<h1>413 Request Entity Too Large</h1>"
+            writer.write(b"HTTP/1.1 413 No\r\ncontent-type: text/html\r\nconnection: close\r\n\r\n")
+            writer.write(page)
+        else:
+            to, back = await asyncio.open_connection("127.0.0.1", extension.server.port)
+            back.write(re.sub(rb"(?i)connection: keep-alive", b"connection: close", head) + body)
+            said = await to.read()
+            back.close()
+            writer.write(b"" if verdict == "swallow" else said)
+        await writer.drain()
+        writer.close()
+
+    between = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = between.sockets[0].getsockname()[1]
+    change = "server => chrome.storage.local.set({server})"
+    await extension.own.evaluate(change, f"http://127.0.0.1:{port}")
+    yield
+    between.close()
+
+
+async def test_a_proxy_that_refuses_one_turn_does_not_hold_up_the_others(
+    extension: Extension, sites: Sites
+) -> None:
+    """It is no server of ours that says so, so the turn waits: its proxy may be mended."""
+    strict = True
+    async with proxied(
+        extension, lambda body: "refuse" if strict and b"Forbidden words" in body else "pass"
+    ):
+        page = await extension.open("claude")
+        await extension.say(page, "Forbidden words")
+        await extension.say(page, "Harmless words")
+        await extension.until_saved(
+            lambda found: "Harmless words" in {m["prompt"] for m in found if m["response"]}
+        )
+        status = await extension.status()
+        assert status["dead"] == [] and status["waiting"] >= 1
+
+        strict = False
+        await extension.send({"type": "retryNow"})
+        await extension.until_saved(whole(2))
+
+
+async def test_a_prompt_whose_reply_got_lost_is_not_saved_under_another_name(
+    extension: Extension, sites: Sites
+) -> None:
+    """Grok names its prompts late: by then the first name may be on the server."""
+    swallowed: list[bytes] = []
+
+    def judge(body: bytes) -> str:
+        if b"Who are you?" in body and len(swallowed) < 3:
+            swallowed.append(body)
+            return "swallow"
+        return "pass"
+
+    async with proxied(extension, judge):
+        news = {
+            "key": str(uuid4()),
+            "provider": "grok",
+            "facts": {"metadata": {"capture": "network"}},
+            "occurredAt": "2026-11-21T09:00:00Z",
+        }
+        page = await extension.open("grok")
+        tell = await beside(page)
+        prompt = {"type": "prompt", "prompt": "Who are you?", "unnamed": True}
+        assert await tell(news | prompt)
+        await until(lambda: asyncio.sleep(0, len(swallowed) > 0), 10)
+        named = news | {"messageId": "u-1", "unnamed": False}
+        assert await tell(named | prompt | {"unnamed": False})
+        answer = {"type": "answer", "response": "Grok", "status": "complete", "checkpoint": False}
+        assert await tell(named | answer)
+        await waiting(extension, 0)
+
+    assert [m["prompt"] for m in await extension.until_saved(whole(1))] == ["Who are you?"]
+
+
+async def beside(page: Page) -> Callable[[dict[str, Any]], Awaitable[Any]]:
+    """Return a way to tell the worker something as the script beside this page would."""
+    session = await page.context.new_cdp_session(page)
+    worlds: list[dict[str, Any]] = []
+    session.on("Runtime.executionContextCreated", lambda event: worlds.append(event["context"]))
+    await session.send("Runtime.enable")
+
+    def own() -> list[int]:
+        return [w["id"] for w in worlds if w["origin"].startswith("chrome-extension://")]
+
+    await until(lambda: asyncio.sleep(0, bool(own())), 10)
+
+    async def tell(message: dict[str, Any]) -> Any:
+        expression = f"chrome.runtime.sendMessage({json.dumps(message)})"
+        sent = {"expression": expression, "contextId": own()[0], "awaitPromise": True}
+        return (await session.send("Runtime.evaluate", sent))["result"].get("value")
+
+    return tell
+
+
+async def test_an_undo_that_the_server_has_not_heard_of_is_none(
+    guest: Extension, sites: Sites
+) -> None:
+    await guest.say(await guest.open("claude"), "Not this")
+    await guest.until_saved(whole(1))
+    await waiting(guest, 0)
+    last = (await guest.status())["last"]
+    guest.server.kill()
+
+    said = await guest.send({"type": "undo", "key": last["key"]})
+
+    assert said == {"problem": "The server does not answer."}
+    assert (await guest.status())["last"] == last
+    guest.server.start()
+    await up(guest.server)
+    assert await guest.send({"type": "undo", "key": last["key"]}) == {"ok": True}
+    assert await guest.memories() == []
 
 
 async def test_undo_deletes_the_last_memory_and_nothing_brings_it_back(

@@ -46,6 +46,18 @@ def chatgpt(chat: str, asked: str, answered: str, pieces: Sequence[str]) -> str:
     )
 
 
+def chatgpt_cut_off(chat: str, asked: str, answered: str, text: str) -> str:
+    """An answer that was as long as an answer may be."""
+    cut = {"status": "finished_partial_completion"}
+    content = {"content_type": "text", "parts": [text]}
+    return 'event: delta_encoding\ndata: "v1"\n\n' + sse(
+        {"p": "", "o": "add", "v": gpt_message(chat, asked, "user")},
+        {"v": gpt_message(chat, answered, "assistant", channel="final", content=content, **cut)},
+        {"type": "message_stream_complete", "conversation_id": chat},
+        "[DONE]",
+    )
+
+
 def chatgpt_handoff(chat: str, asked: str) -> str:
     return 'event: delta_encoding\ndata: "v1"\n\n' + sse(
         {"type": "resume_conversation_token", "token": "t", "conversation_id": chat},

@@ -14,6 +14,7 @@ import { siteOf } from "../sites/all";
 import type { Site } from "../sites/site";
 import { firstOf, insert, lastTextOf, textOf } from "./composer";
 import { MemoriesButton } from "./memories";
+import { takeUp } from "./left";
 import { MissedTurns } from "./missed";
 import { ask, isAlive, Outbound } from "./outbound";
 import { Turns } from "./turns";
@@ -25,7 +26,7 @@ const SELF_CHECK_MS = 10_000;
 class Content {
   #site: Site;
   #port: MessagePort | undefined;
-  #outbound = new Outbound(() => this.#orphaned());
+  #outbound: Outbound;
   #turns: Turns;
   #missed: MissedTurns | undefined;
   #button: MemoriesButton | undefined;
@@ -34,6 +35,7 @@ class Content {
   #early: Tapped[] = [];
   #paused = new Set<string>();
   #pausedHere = false;
+  #toldToReload = false;
   /** What the page showed as its last answer when a turn began, by the turn's key. */
   #before = new Map<string, string>();
   #busyAt = Date.now();
@@ -41,6 +43,7 @@ class Content {
 
   constructor(site: Site) {
     this.#site = site;
+    this.#outbound = new Outbound(site.id, () => this.#orphaned());
     this.#turns = new Turns(site, {
       now: () => Date.now(),
       page: () => new URL(location.href),
@@ -94,6 +97,7 @@ class Content {
         this.#setStanding(answer.standing, answer.paused);
         if (answer.standing === "saving") this.#turns.adopt(answer.open);
         for (const message of this.#early.splice(0)) this.#tapped(message);
+        for (const news of takeUp()) this.#outbound.send(news);
         return;
       }
       await new Promise((done) => setTimeout(done, pause));
@@ -200,8 +204,8 @@ class Content {
   }
 
   #tick(): void {
-    if (!isAlive()) return;
     this.#turns.tick();
+    if (!isAlive()) return this.#orphaned();
     this.#rememberPause();
     const starving = this.#turns.starving();
     if (starving.length > 0) this.#readPage(starving);
@@ -242,9 +246,14 @@ class Content {
   }
 
   #orphaned(): void {
+    if (this.#toldToReload || this.#standing !== "saving") return;
+    this.#toldToReload = true;
     this.#port?.postMessage(false);
+    this.#missed?.stop();
     this.#button ??= this.#makeButton();
-    this.#button.tell("Memory Layer was updated. Reload this page to go on saving.");
+    this.#button.tell(
+      "Memory Layer was updated or switched off: nothing more is saved here. Reload this page.",
+    );
   }
 }
 

@@ -29,6 +29,8 @@ export interface Turn {
   /** An earlier page began it. */
   adopted: boolean;
   startedAt: number;
+  /** When anything was last heard of it. */
+  heardAt: number;
   page: URL;
   conversationId: string | undefined;
   quietSince: number;

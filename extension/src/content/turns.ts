@@ -6,6 +6,7 @@ import {
   endpointFor,
   type Continued,
   type History,
+  type PastTurn,
   type Prompt,
   type Site,
   type SiteRequest,
@@ -30,7 +31,8 @@ import {
 const CHECKPOINT_MS = 3_000;
 /** A title may come right after the end of an answer. */
 const TITLE_MS = 1_000;
-const GIVE_UP_MS = 15 * 60_000;
+/** Some models think for half an hour without a word. */
+const GIVE_UP_MS = 60 * 60_000;
 
 export class Turns {
   /** When a request with a prompt was last read, also one that is not to be saved. */
@@ -116,7 +118,7 @@ export class Turns {
     const now = this.#world.now();
     for (const turn of this.#open) {
       if (turn.doneAt !== undefined && now - turn.doneAt >= TITLE_MS) this.#finish(turn);
-      else if (now - turn.startedAt >= GIVE_UP_MS) this.#giveUp(turn);
+      else if (now - turn.heardAt >= GIVE_UP_MS) this.#giveUp(turn);
     }
   }
 
@@ -152,6 +154,7 @@ export class Turns {
     if (this.#world.isPaused(prompt.conversationId ?? this.#site.conversationOf(page))) {
       return undefined;
     }
+    if (prompt.continues) return this.#extend(prompt, request.url.href);
     const turn = this.#newTurn(prompt, this.#world.newKey(), "streaming");
     this.#world.count("network");
     // The site tries again what has failed: the new try alone has an answer to wait for.
@@ -167,17 +170,49 @@ export class Turns {
     return turn;
   }
 
+  /** The answer that was cut off goes on: in the same memory, while that is not complete. */
+  #extend(prompt: Prompt, url: string): Turn | undefined {
+    const { parentId, conversationId } = prompt;
+    const known = this.#past.answeredBy(parentId) ?? this.#waitingFor({ answerId: parentId, conversationId });
+    const told = this.#past.toldOf(parentId);
+    const turn = known && known.phase !== "done" ? known : this.#afresh(prompt, known, told);
+    if (!turn) {
+      this.#world.count("unreadable", pattern(url));
+      return undefined;
+    }
+    // The first part has named it.
+    if (turn.again && turn === known) turn.prompt.answerId ??= turn.reader.answer.messageId;
+    this.#past.remember(turn);
+    this.#open.add(turn);
+    turn.reader.extend?.();
+    turn.phase = "streaming";
+    turn.heardAt = this.#world.now();
+    return turn;
+  }
+
+  /** What a page goes on with that is complete elsewhere, or that another page has begun. */
+  #afresh({ conversationId }: Prompt, known?: Turn, told?: PastTurn): Turn | undefined {
+    if (!known && !told) return undefined;
+    const prompt: Prompt = known
+      ? { ...known.prompt, text: known.text, again: true }
+      : { text: told!.prompt, messageId: told!.promptId, again: false, temporary: false, attachments: [] };
+    const turn = this.#newTurn({ ...prompt, conversationId }, this.#world.newKey(), "streaming");
+    turn.reader.answer.text = known?.reader.answer.text ?? told!.answer;
+    if (!turn.again) this.#sayPrompt(turn, false);
+    return turn;
+  }
+
   #newTurn(prompt: Prompt, key: string, phase: Phase): Turn {
     const now = this.#world.now();
-    const sibling = this.#past.siblingOf(prompt);
+    const sibling = this.#past.siblingOf(prompt) ?? this.#past.askedAgain(prompt);
     const text = textOf(prompt);
     const again = prompt.again || (sibling !== undefined && sibling.text === text);
-    const replaces = prompt.again ? prompt.messageId : sibling?.prompt.messageId;
+    const replaces = (prompt.again && prompt.messageId) || (sibling && nameOf(sibling));
     return {
       key,
       prompt,
-      text: text || (again && replaces ? this.#past.textOf(replaces) : ""),
-      replaces: replaces ?? sibling?.saidName,
+      text: text || (again && replaces ? this.#past.textOf(replaces) || (sibling?.text ?? "") : ""),
+      replaces,
       again,
       capture: "network",
       reader: this.#site.reader(),
@@ -185,6 +220,7 @@ export class Turns {
       refused: false,
       adopted: false,
       startedAt: now,
+      heardAt: now,
       page: this.#world.page(),
       conversationId: prompt.conversationId,
       quietSince: now,
@@ -215,6 +251,7 @@ export class Turns {
   #goOn(turn: Turn): void {
     turn.reader.reopen();
     turn.phase = "streaming";
+    turn.heardAt = this.#world.now();
   }
 
   #data(stream: Stream, data: string | Uint8Array): void {
@@ -246,6 +283,8 @@ export class Turns {
     const named = nameOf(turn);
     turn.reader.push(text);
     const now = this.#world.now();
+    turn.heardAt = now;
+    this.#open.add(turn);
     const { answer } = turn.reader;
     if (!turn.again && !named && nameOf(turn)) this.#sayPrompt(turn, false);
     if (answer.done) turn.doneAt ??= now;
@@ -288,13 +327,14 @@ export class Turns {
 
   #learn(history: History): void {
     for (const past of history.turns) {
-      this.#past.rememberText(past.promptId, past.prompt);
+      this.#past.rememberTold(past);
       for (const turn of this.#open) {
         if (turn.phase !== "waiting" || past.answer === "") continue;
         const id = nameOf(turn);
         if (turn.again ? past.answerId !== id || !id : past.promptId !== id) continue;
         const { answer } = turn.reader;
         answer.text = past.answer;
+        answer.messageId ??= past.answerId;
         answer.conversationId ??= history.conversationId;
         answer.title ??= history.title;
         if (past.complete) this.#finish(turn);
@@ -314,9 +354,9 @@ export class Turns {
   }
 
   #giveUp(turn: Turn): void {
-    this.#sayWhatIsThere(turn);
+    // Should its stream say something yet, it is taken up again.
     this.#open.delete(turn);
-    turn.phase = "done";
+    this.#sayWhatIsThere(turn);
   }
 
   #sayPrompt(turn: Turn, unnamed: boolean): void {

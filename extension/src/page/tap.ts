@@ -56,6 +56,15 @@ import type { Tapped } from "../messages";
     try {
       // The copy is made before the page can touch the answer.
       const reader = response.clone().body?.getReader();
+      const stop = (): void => {
+        // After what the page has read already, which may have been all of it.
+        const letGo = (): void => {
+          reason = "aborted";
+          reader?.cancel().catch(() => {});
+        };
+        void announced.then(() => setTimeout(letGo, 0));
+      };
+      if (response.body) copies.set(response.body, stop);
       await announced;
       say({ k: "head", n, status: response.status });
       for (;;) {
@@ -143,6 +152,36 @@ import type { Tapped } from "../messages";
       return Reflect.apply(send, this, arguments) as void;
     },
   };
+
+  // A copy would keep a request alive that the page has let go of: it ends with the page's own stream.
+  const copies = new WeakMap<object, () => void>();
+  const { getReader, pipeThrough, cancel } = ReadableStream.prototype;
+  const cancelReader = ReadableStreamDefaultReader.prototype.cancel;
+  const passedOn = <T extends object>(from: object, to: T): T => {
+    const stop = copies.get(from);
+    if (stop) copies.set(to, stop);
+    return to;
+  };
+  const ending = {
+    getReader(this: ReadableStream): object {
+      return passedOn(this, Reflect.apply(getReader, this, arguments) as object);
+    },
+    pipeThrough(this: ReadableStream): object {
+      return passedOn(this, Reflect.apply(pipeThrough, this, arguments) as object);
+    },
+    cancel(this: ReadableStream): Promise<void> {
+      if (!this.locked) copies.get(this)?.();
+      return Reflect.apply(cancel, this, arguments) as Promise<void>;
+    },
+  };
+  const reading = {
+    cancel(this: ReadableStreamDefaultReader): Promise<void> {
+      copies.get(this)?.();
+      return Reflect.apply(cancelReader, this, arguments) as Promise<void>;
+    },
+  };
+  Object.assign(ReadableStream.prototype, ending);
+  Object.assign(ReadableStreamDefaultReader.prototype, reading);
 
   const opened = new WeakMap<XMLHttpRequest, { method: string; url: string }>();
   const { open, send } = XMLHttpRequest.prototype;

@@ -26,6 +26,8 @@ interface Message {
   id: string;
   parts: string[];
   finished: boolean;
+  /** It was as long as an answer may be: its user may let it go on. */
+  cut: boolean;
   /** Said to the user by the assistant: no reasoning, no tool call, nothing hidden. */
   visible: boolean;
 }
@@ -39,8 +41,21 @@ function readMessage(message: unknown): Message | null {
     id,
     parts: partsOf(message),
     finished: textAt(message, "status") === "finished_successfully",
+    cut: isCut(textAt(message, "status"), at(message, "metadata", "finish_details")),
     visible: textAt(message, "author", "role") === "assistant" && isSaid(message),
   };
+}
+
+function isCut(status: unknown, details: unknown): boolean {
+  return status === "finished_partial_completion" || textAt(details, "type") === "max_tokens";
+}
+
+/** An answer of several messages; one that was cut off goes on in the middle of a word. */
+function joined(messages: Message[]): string {
+  return messages.reduce((text, { parts }, n) => {
+    const gap = n === 0 || messages[n - 1]!.cut ? "" : "\n\n";
+    return text + gap + parts.join("");
+  }, "");
 }
 
 function partsOf(message: unknown): string[] {
@@ -68,6 +83,7 @@ class ChatGPTReader implements Reader {
   #path = "";
   #operation = "";
   #completed = false;
+  #before = "";
 
   push(text: string): void {
     this.#take(this.#events.push(text));
@@ -76,12 +92,20 @@ class ChatGPTReader implements Reader {
   close(): void {
     this.#take(this.#events.end());
     const last = this.#said().at(-1);
-    if (last?.finished && !this.answer.elsewhere) this.answer.done = true;
+    if (last?.finished && !last.cut && !this.answer.elsewhere) this.answer.done = true;
   }
 
   reopen(): void {
     this.#events = new ServerSentEvents();
     this.answer.elsewhere = false;
+  }
+
+  extend(): void {
+    this.reopen();
+    this.#before = this.answer.text;
+    this.#messages.clear();
+    this.#current = null;
+    this.#completed = this.answer.done = false;
   }
 
   #take(events: string[]): void {
@@ -132,6 +156,11 @@ class ChatGPTReader implements Reader {
       message.parts[n] = before + value;
     } else if (this.#path === "/message/status") {
       message.finished = value === "finished_successfully";
+      message.cut = isCut(value, null);
+    } else if (this.#path === "/message/metadata") {
+      message.cut ||= isCut(null, at(value, "finish_details"));
+    } else if (this.#path === "/message/metadata/finish_details") {
+      message.cut ||= isCut(null, value);
     } else if (this.#path === "/message/metadata/model_slug" && typeof value === "string") {
       this.answer.model = value;
     }
@@ -153,10 +182,13 @@ class ChatGPTReader implements Reader {
 
   #sum(): void {
     const said = this.#said().filter((message) => message.parts.join("") !== "");
-    this.answer.text = said.map((message) => message.parts.join("")).join("\n\n");
-    this.answer.messageId = said.at(-1)?.id;
+    const text = joined(said);
+    // Some streams begin anew with what was there.
+    this.answer.text = text.startsWith(this.#before) ? text : this.#before + text;
+    this.answer.messageId = said.at(-1)?.id ?? this.answer.messageId;
     // A turn that was handed off says DONE here and goes on elsewhere.
-    this.answer.done = this.#completed && !this.answer.elsewhere;
+    const cut = said.at(-1)?.cut ?? false;
+    this.answer.done = this.#completed && !this.answer.elsewhere && !cut;
   }
 }
 
@@ -168,7 +200,8 @@ function prompt({ body, url }: SiteRequest): Prompt | null {
   );
   const message = asked.at(-1);
   const again = action === "variant";
-  if (!again && (action !== "next" || !message)) return null;
+  const continues = action === "continue";
+  if (!again && !continues && (action !== "next" || !message)) return null;
   const parentId = nameAt(request, "parent_message_id");
   return {
     text: asked.map((one) => partsOf(one).filter(Boolean).join("\n")).join("\n\n"),
@@ -178,6 +211,7 @@ function prompt({ body, url }: SiteRequest): Prompt | null {
     parentId,
     model: nameAt(request, "model"),
     again,
+    continues,
     temporary:
       at(request, "history_and_training_disabled") === true ||
       url.searchParams.get("temporary-chat") === "true",
@@ -243,8 +277,8 @@ function pastTurn(mapping: object, id: string): PastTurn[] {
       promptId: nameAt(asked, "id") ?? id,
       prompt: partsOf(asked).filter(Boolean).join("\n"),
       answerId: said.at(-1)?.id,
-      answer: said.map((message) => message.parts.join("")).join("\n\n"),
-      complete: said.at(-1)?.finished ?? false,
+      answer: joined(said),
+      complete: said.at(-1)?.finished === true && !said.at(-1)!.cut,
     },
   ];
 }

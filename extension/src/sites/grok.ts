@@ -104,7 +104,7 @@ function prompt({ body, url }: SiteRequest): Prompt | null {
     conversationId: conversation,
     parentId: nameAt(request, "parentResponseId"),
     model: nameAt(request, "modelName") ?? nameAt(request, "modeId"),
-    again: false,
+    again: at(request, "isRegenRequest") === true,
     temporary: at(request, "temporary") === true,
     attachments: files.flatMap((file) =>
       typeof file === "string" ? [file] : (nameAt(file, "fileName") ?? []),

@@ -28,6 +28,8 @@ export interface Prompt {
   model?: string | undefined;
   /** Another answer to a prompt that was answered before; `text` may be empty then. */
   again: boolean;
+  /** No prompt: the answer that `parentId` names is to go on where it was cut off. */
+  continues?: boolean;
   temporary: boolean;
   attachments: string[];
 }
@@ -51,6 +53,8 @@ export interface Reader {
   close(clean: boolean): void;
   /** Another stream goes on with this answer. */
   reopen(): void;
+  /** Another stream adds to what the answer holds. */
+  extend?(): void;
 }
 
 /** Which open answer a `rest` request goes on with; an empty object fits the only open one. */

@@ -121,9 +121,9 @@ function turn(memory: Found): HTMLElement {
 }
 
 async function takeQuery(): Promise<void> {
-  const stored = (await chrome.storage.session.get("query")) as { query?: string };
+  const stored = (await chrome.storage.local.get("query")) as { query?: string };
   if (!stored.query) return;
-  await chrome.storage.session.remove("query");
+  await chrome.storage.local.remove("query");
   query.value = stored.query;
   await find();
 }
@@ -134,5 +134,5 @@ $("form").addEventListener("submit", (event) => {
 });
 $("ask").addEventListener("click", () => void ask());
 $("back").addEventListener("click", showResults);
-chrome.storage.session.onChanged.addListener(() => void takeQuery());
+chrome.storage.local.onChanged.addListener(({ query: left }) => left && void takeQuery());
 void takeQuery();

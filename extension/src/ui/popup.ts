@@ -7,6 +7,7 @@ const REFRESH_MS = 1_000;
 const $ = (id: string): HTMLElement => document.getElementById(id)!;
 let tabId: number | null = null;
 let shown = "";
+let failures = 0;
 
 interface Said {
   kind: "good" | "warn" | "bad" | "";
@@ -146,13 +147,25 @@ function deadItem(dead: Dead): HTMLElement {
 }
 
 async function refresh(): Promise<void> {
-  const status = await send<Status | undefined>({ type: "status", tabId });
+  const status = await send<Status | undefined>({ type: "status", tabId }).catch(() => undefined);
+  failures = status ? 0 : failures + 1;
   if (status) show(status);
+  // A worker that was ended in the middle answers the next time.
+  else if (failures > 2) sayBroken();
+}
+
+/** The worker cannot even say how things stand. */
+function sayBroken(): void {
+  shown = "";
+  $("state").textContent = "Memory Layer does not work";
+  $("state").className = "state bad";
+  $("detail").textContent = "It cannot read what it keeps in this browser: is the disk full? Restart the browser.";
+  $("actions").replaceChildren();
 }
 
 async function openPanel(query: string): Promise<void> {
   const { id } = await chrome.windows.getCurrent();
-  await chrome.storage.session.set({ query });
+  await chrome.storage.local.set({ query });
   // A browser without a side panel shows it in a tab.
   if (!chrome.sidePanel?.open) await chrome.tabs.create({ url: "panel.html" });
   else if (id !== undefined) await chrome.sidePanel.open({ windowId: id });

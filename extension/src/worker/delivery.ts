@@ -2,7 +2,7 @@
 
 import { note, setNote } from "./database";
 import { buried, delivered, deliveries, hurry, read, tried, type Delivery } from "./outbox";
-import { verdict, type Reply } from "./rules";
+import { hasCome, pause, verdict, type Reply } from "./rules";
 import { call } from "./server";
 import { change, settings, type Settings } from "./settings";
 
@@ -51,14 +51,18 @@ async function passes(): Promise<void> {
   await schedule();
 }
 
+/** Should the worker be ended in the middle of its work, this starts it again. */
+export async function wakeLater(): Promise<void> {
+  await chrome.alarms.create(ALARM, { delayInMinutes: SAFETY_MINUTES });
+}
+
 async function pass(): Promise<void> {
   const owner = await settings();
   if (!owner.account || owner.needsSignIn) return;
-  if ((await queue()).until > Date.now()) return;
+  if (!hasCome((await queue()).until, Date.now())) return;
   for (const delivery of await deliveries()) {
     if (!isDue(delivery, owner)) continue;
-    // Should the worker be ended in the middle, this wakes it up again.
-    await chrome.alarms.create(ALARM, { delayInMinutes: SAFETY_MINUTES });
+    await wakeLater();
     if (!(await deliver(delivery))) return;
   }
 }
@@ -68,7 +72,7 @@ function isOurs({ account, server }: Delivery, owner: Settings): boolean {
 }
 
 function isDue(delivery: Delivery, owner: Settings): boolean {
-  return !delivery.dead && delivery.notBefore <= Date.now() && isOurs(delivery, owner);
+  return !delivery.dead && hasCome(delivery.notBefore, Date.now()) && isOurs(delivery, owner);
 }
 
 /** Send one request; return whether the others may go on. */
@@ -105,6 +109,9 @@ async function settle(delivery: Delivery, reply: Reply): Promise<boolean> {
       await change({ needsSignIn: true });
       return false;
     case "wait":
+      if (decided.aside) {
+        await tried(delivery, decided.until + pause(delivery.attempts, Math.random()));
+      }
       await setNote("queue", {
         failures: before.failures + 1,
         until: decided.until,
@@ -125,9 +132,10 @@ async function schedule(): Promise<void> {
     await chrome.alarms.clear(ALARM);
     return;
   }
+  const now = Date.now();
   const { until } = await queue();
-  const next = Math.max(until, Math.min(...waiting.map(({ notBefore }) => notBefore)));
-  const when = Math.max(next, Date.now() + 100);
+  const times = waiting.map(({ notBefore }) => (hasCome(notBefore, now) ? now : notBefore));
+  const when = Math.max(hasCome(until, now) ? now : until, Math.min(...times), now + 100);
   await chrome.alarms.create(ALARM, { when });
-  if (when - Date.now() < TIMER_MS) timer = setTimeout(() => void flush(), when - Date.now());
+  if (when - now < TIMER_MS) timer = setTimeout(() => void flush(), when - now);
 }

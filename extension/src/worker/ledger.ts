@@ -7,6 +7,13 @@ import type { Delivery, Progress, Turn } from "./outbox";
 
 const OPEN_FOR_MS = 24 * 3_600_000;
 const KEEP_FOR_MS = 30 * 24 * 3_600_000;
+const OPEN = new Set<Progress>(["waiting", "dead", "lost"]);
+
+export async function turn(key: string): Promise<Turn | undefined> {
+  return transaction(["turns"], "readonly", (store) =>
+    got(store("turns").get(key) as IDBRequest<Turn | undefined>),
+  );
+}
 
 export async function lastSaved(account: string): Promise<Turn | undefined> {
   return transaction(["turns"], "readonly", async (store) => {
@@ -45,7 +52,7 @@ export async function countTurns(
 }
 
 function isSaved(turn: Turn): boolean {
-  const done = (progress: Progress): boolean => progress !== "waiting" && progress !== "dead";
+  const done = (progress: Progress): boolean => !OPEN.has(progress);
   return done(turn.prompt) && done(turn.response);
 }
 

@@ -2,13 +2,14 @@
 // once, and nothing that matters lives in a variable.
 
 import type { FromPage, FromUi, HelloAnswer } from "../messages";
-import { siteOf } from "../sites/all";
+import { SITES, siteOf } from "../sites/all";
 import type { Site } from "../sites/site";
 import * as delivery from "./delivery";
 import * as health from "./health";
 import * as ledger from "./ledger";
 import { search } from "./memories";
 import * as outbox from "./outbox";
+import * as spool from "../spool";
 import { Problem } from "./server";
 import { pauseConversation, settings } from "./settings";
 import { announce, markDomMode, pausedOn, showBadge, standingFor, tell } from "./standing";
@@ -23,7 +24,7 @@ chrome.runtime.onMessage.addListener((message: unknown, sender, reply) => {
   return true;
 });
 chrome.alarms.onAlarm.addListener(({ name }) => {
-  if (name === delivery.ALARM) void deliver();
+  if (name === delivery.ALARM) void collect().then(deliver);
   if (name === health.ALARM) void health.report();
 });
 chrome.commands.onCommand.addListener((command, tab) => {
@@ -36,11 +37,25 @@ self.addEventListener("online", () => void delivery.flushNow());
 
 // Web pages' scripts, ours included, must not read the session.
 void chrome.storage.local.setAccessLevel?.({ accessLevel: "TRUSTED_CONTEXTS" });
-void deliver();
+// They leave there what must outlive them; nothing else is kept in it.
+void chrome.storage.session.setAccessLevel?.({
+  accessLevel: "TRUSTED_AND_UNTRUSTED_CONTEXTS",
+});
+void collect().then(deliver);
 
 async function deliver(): Promise<void> {
   await delivery.flush();
   await showBadge();
+}
+
+/** Take what pages had no time to hand over. */
+async function collect(): Promise<void> {
+  for (const [name, { site: id, incognito, news }] of await spool.all()) {
+    const site = SITES.find((one) => one.id === id);
+    const taken = site ? capture(news, site, incognito) : Promise.resolve();
+    // What cannot be taken now stays there, and holds up nothing else.
+    await taken.then(() => spool.drop(name)).catch(() => {});
+  }
 }
 
 async function installed(reason: string): Promise<void> {
@@ -92,8 +107,9 @@ async function answerPage(
 async function hello(site: Site, incognito: boolean): Promise<HelloAnswer> {
   const now = await settings();
   const standing = standingFor(site, incognito, now);
-  const open =
-    standing === "saving" ? await ledger.openTurns(now.account!.id, site.provider) : [];
+  // Without it nothing is lost but what another page has left.
+  const left = () => ledger.openTurns(now.account!.id, site.provider).catch(() => []);
+  const open = standing === "saving" ? await left() : [];
   return { standing, paused: pausedOn(site, now), open };
 }
 
@@ -108,6 +124,7 @@ async function capture(
   const standing = standingFor(site, incognito, now);
   const ends = standing === "off" && news.type === "answer" && (await outbox.knows(news.key));
   if (standing !== "saving" && !ends) return true;
+  await delivery.wakeLater();
   try {
     await (news.type === "prompt" ? outbox.takePrompt(news, now) : outbox.takeAnswer(news, now));
   } catch (error) {

@@ -3,7 +3,7 @@
 import { memoryId } from "../ids";
 import type { AnswerNews, PromptNews, TurnNews } from "../messages";
 import type { Provider } from "../sites/site";
-import { got, setNote, transaction } from "./database";
+import { got, note, transaction } from "./database";
 import type { Settings } from "./settings";
 
 export const MOST_BYTES = 50 * 1024 * 1024;
@@ -11,9 +11,11 @@ export const MOST_BYTES = 50 * 1024 * 1024;
 const NAMING_MS = 2_000;
 /** An answer that grows is sent as partial only when it has stopped growing. */
 const CHECKPOINT_MS = 15_000;
+const FULL_FOR_MS = 3_600_000;
 
 export type Side = "prompt" | "response";
-export type Progress = "none" | "waiting" | "partial" | "saved" | "dead";
+/** `lost`: the outbox had no room for it. */
+export type Progress = "none" | "waiting" | "partial" | "saved" | "dead" | "lost";
 
 /** What happened to a turn. `id` is the memory's; `named` when it is derived from the site's. */
 export interface Turn {
@@ -102,7 +104,7 @@ async function put(
     }
     const used = waiting.reduce((sum, delivery) => sum + delivery.bytes, 0);
     if (used - (before?.bytes ?? 0) + bytes > MOST_BYTES) throw new OutboxFull();
-    note(turn, news, side, body);
+    bring(turn, news, side, body);
     store("turns").put(turn);
     store("bodies").put(text, `${news.key}/${side}`);
     store("deliveries").put({
@@ -114,7 +116,8 @@ async function put(
       bytes,
       createdAt: before?.createdAt ?? Date.now(),
       notBefore,
-      attempts: 0,
+      // What may have been sent keeps its id, so it must not look untried.
+      attempts: before?.attempts ?? 0,
       revision: (before?.revision ?? 0) + 1,
       status,
       dead: null,
@@ -123,8 +126,19 @@ async function put(
   }).catch(async (error: unknown) => {
     const full = error instanceof OutboxFull || (error as Error).name === "QuotaExceededError";
     if (!full) throw error;
-    await setNote("full", Date.now());
+    await noteLoss(news, owner, side).catch(() => {});
     throw new OutboxFull();
+  });
+}
+
+/** A turn that cannot be kept is still counted, so that its user sees it missing. */
+async function noteLoss(news: TurnNews, owner: Settings, side: Side): Promise<void> {
+  await transaction(["turns", "notes"], "readwrite", async (store) => {
+    store("notes").put(Date.now(), "full");
+    const known = await got(store("turns").get(news.key) as IDBRequest<Turn | undefined>);
+    const turn = known ?? newTurn(news, owner, crypto.randomUUID(), false);
+    const conversationId = news.facts.conversation_id ?? turn.conversationId;
+    if (turn[side] === "none") store("turns").put({ ...turn, conversationId, [side]: "lost" });
   });
 }
 
@@ -162,8 +176,8 @@ function rename(turn: Turn, mine: Delivery[], derived: string | undefined, news:
   turn.messageId = news.messageId ?? null;
 }
 
-function note(turn: Turn, news: TurnNews, side: Side, body: Record<string, unknown>): void {
-  if (turn[side] === "none" || turn[side] === "dead") turn[side] = "waiting";
+function bring(turn: Turn, news: TurnNews, side: Side, body: Record<string, unknown>): void {
+  if (["none", "dead", "lost"].includes(turn[side])) turn[side] = "waiting";
   turn.conversationId = news.facts.conversation_id ?? turn.conversationId;
   turn.changedAt = Date.now();
   if (side === "prompt") turn.label = String(body["prompt"]).slice(0, 80);
@@ -184,12 +198,21 @@ export async function knows(key: string): Promise<boolean> {
   );
 }
 
+/** Was there no room for something within the last hour? */
+export async function wasFull(): Promise<boolean> {
+  return Date.now() - ((await note<number>("full")) ?? 0) < FULL_FOR_MS;
+}
+
 export async function deliveries(): Promise<Delivery[]> {
   const all = await transaction(["deliveries"], "readonly", (store) =>
     got(store("deliveries").getAll() as IDBRequest<Delivery[]>),
   );
-  // Prompts before answers, and the oldest first.
-  return all.sort((a, b) => a.createdAt - b.createdAt || a.key.localeCompare(b.key));
+  // What was tried less often goes first: one that is refused again and again must not stand before
+  // the others. Then prompts before answers, and the oldest first.
+  return all.sort(
+    (a, b) =>
+      a.attempts - b.attempts || a.createdAt - b.createdAt || a.key.localeCompare(b.key),
+  );
 }
 
 export async function read(key: string): Promise<{ turn: Turn; body: string } | undefined> {
@@ -273,15 +296,14 @@ export async function hurry(): Promise<void> {
   });
 }
 
-export async function undo(key: string): Promise<Turn | undefined> {
-  return transaction(["turns", "deliveries", "bodies"], "readwrite", async (store) => {
+export async function undo(key: string): Promise<void> {
+  await transaction(["turns", "deliveries", "bodies"], "readwrite", async (store) => {
     const turn = await got(store("turns").get(key) as IDBRequest<Turn | undefined>);
-    if (!turn) return undefined;
+    if (!turn) return;
     store("turns").put({ ...turn, undone: true, label: "" });
     for (const side of ["prompt", "response"]) {
       store("deliveries").delete(`${key}/${side}`);
       store("bodies").delete(`${key}/${side}`);
     }
-    return turn;
   });
 }

@@ -14,8 +14,11 @@ export interface Reply {
 
 export type Verdict =
   | { do: "done" }
-  /** The whole queue waits: it is the server or the network that cannot. */
-  | { do: "wait"; until: number; why: "away" | "busy" | "quota" }
+  /**
+   * The whole queue waits: it is the server or the network that cannot. `aside`: it may be this
+   * capture alone that is refused on the way, so another one is tried first.
+   */
+  | { do: "wait"; until: number; why: "away" | "busy" | "quota"; aside?: true }
   /** This one waits, others go on. */
   | { do: "later"; until: number }
   | { do: "signIn" }
@@ -26,6 +29,8 @@ const INVALID = new Set(["INVALID_INPUT", "TOO_LARGE", "CONFLICT"]);
 const FIRST_PAUSE_MS = 1_000;
 const LONGEST_PAUSE_MS = 300_000;
 const LONGEST_TOLD_MS = 24 * 3_600_000;
+/** Refusals of one request, by a proxy or by a newer server, that another might not meet. */
+const OF_THIS_ONE = new Set([400, 403, 404, 413, 414, 415, 422, 431]);
 
 /** `failures` counts those in a row before this one; `random` is from 0 up to 1. */
 export function verdict(reply: Reply, failures: number, now: number, random: number): Verdict {
@@ -33,7 +38,8 @@ export function verdict(reply: Reply, failures: number, now: number, random: num
   if (ours && status >= 200 && status < 300) return { do: "done" };
   const told = toldTime(reply, now);
   const until = told ?? now + pause(failures, random);
-  if (!ours) return { do: "wait", until, why: "away" };
+  const aside = OF_THIS_ONE.has(status) ? { aside: true as const } : {};
+  if (!ours) return { do: "wait", until, why: "away", ...aside };
   if (code !== null && INVALID.has(code)) return { do: "bury", code, message: reply.message };
   // A personal token that may not write is as good as none.
   if (status === 401 || code === "MISSING_SCOPE") return { do: "signIn" };
@@ -44,7 +50,12 @@ export function verdict(reply: Reply, failures: number, now: number, random: num
   }
   if (status === 429) return { do: "wait", until, why: "busy" };
   if (status === 500) return { do: "later", until };
-  return { do: "wait", until, why: "away" };
+  return { do: "wait", until, why: "away", ...aside };
+}
+
+/** Has that time come? Nothing waits for longer than a day, whatever became of the clock. */
+export function hasCome(time: number, now: number): boolean {
+  return time <= now || time > now + LONGEST_TOLD_MS + FIRST_PAUSE_MS + LONGEST_PAUSE_MS;
 }
 
 function toldTime({ retryAfterSeconds }: Reply, now: number): number | null {
@@ -56,7 +67,7 @@ function bounded(time: number, now: number): number {
 }
 
 /** Exponential, with jitter over its upper half: many clients must not come back at once. */
-function pause(failures: number, random: number): number {
+export function pause(failures: number, random: number): number {
   const most = Math.min(FIRST_PAUSE_MS * 2 ** Math.min(failures, 20), LONGEST_PAUSE_MS);
   return most / 2 + (random * most) / 2;
 }

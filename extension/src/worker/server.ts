@@ -49,7 +49,8 @@ export async function data(
 /** Something that can be said to the user as it is. */
 export class Problem extends Error {}
 
-function sentence(reply: Reply): string {
+/** What to say to the user of a call that has failed. */
+export function sentence(reply: Reply): string {
   if (reply.status === 0) return "The server does not answer.";
   if (reply.status === 401) return "Sign in again to use your memories.";
   if (!reply.ours) return "What answers at this address is no Memory Layer server.";

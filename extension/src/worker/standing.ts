@@ -3,7 +3,7 @@
 import type { Standing, ToPage } from "../messages";
 import { SITES } from "../sites/all";
 import type { Site, SiteId } from "../sites/site";
-import { deliveries } from "./outbox";
+import { deliveries, wasFull } from "./outbox";
 import { settings, type Settings } from "./settings";
 
 const AMBER = "#b26a00";
@@ -50,7 +50,8 @@ export async function showBadge(): Promise<void> {
   const now = await settings();
   const all = await deliveries();
   const stuck = all.filter(({ createdAt }) => Date.now() - createdAt > SOON_MS).length;
-  const wrong = all.some(({ dead }) => dead) || (now.agreedAt !== null && isSignedOut(now));
+  const signedOut = now.agreedAt !== null && isSignedOut(now);
+  const wrong = signedOut || all.some(({ dead }) => dead) || (await wasFull());
   await chrome.action.setBadgeBackgroundColor({ color: AMBER });
   await chrome.action.setBadgeText({ text: wrong ? "!" : stuck > 0 ? String(stuck) : "" });
 }

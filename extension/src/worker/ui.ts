@@ -5,19 +5,18 @@ import type { Dead, FromUi, Outcome, Status, ToPage, Where } from "../messages";
 import { SITES } from "../sites/all";
 import { textAt, parse } from "../sites/json";
 import type { SiteId } from "../sites/site";
-import { note } from "./database";
 import { flush, flushNow, queue } from "./delivery";
 import { rows } from "./health";
 import * as ledger from "./ledger";
 import { ask, conversation, search } from "./memories";
 import * as outbox from "./outbox";
-import { data, fetchEnvelope, Problem } from "./server";
+import type { Reply } from "./rules";
+import { call, fetchEnvelope, Problem, sentence } from "./server";
 import { signIn, signInOptions, signInWith, signOut, useToken } from "./session";
 import { change, pauseConversation, settings } from "./settings";
 import { announce, standingFor, tell } from "./standing";
 
 const OPTIONAL = new Set<SiteId>(["xgrok"]);
-const FULL_FOR_MS = 3_600_000;
 
 export async function answerUi(message: FromUi): Promise<unknown> {
   try {
@@ -175,9 +174,17 @@ async function insert(tabId: number, message: ToPage): Promise<Outcome> {
 }
 
 async function undo(key: string): Promise<Outcome> {
-  const turn = await outbox.undo(key);
-  if (turn) await data("DELETE", `/memories/${turn.id}`);
+  const turn = await ledger.turn(key);
+  if (!turn) return { ok: true };
+  // The server first: what it still has must not look undone here.
+  const { reply } = await call("DELETE", `/memories/${turn.id}`);
+  if (!isGone(reply)) throw new Problem(sentence(reply));
+  await outbox.undo(key);
   return { ok: true };
+}
+
+function isGone({ ours, status }: Reply): boolean {
+  return ours && (status < 300 || status === 404);
 }
 
 async function status(tabId: number | null): Promise<Status> {
@@ -187,7 +194,6 @@ async function status(tabId: number | null): Promise<Status> {
   const ours = alive.filter(({ account }) => account === now.account?.id);
   const { until, why } = await queue();
   const last = now.account && (await ledger.lastSaved(now.account.id));
-  const full = (await note<number>("full")) ?? 0;
   return {
     server: now.server,
     account: now.account?.label ?? null,
@@ -205,7 +211,7 @@ async function status(tabId: number | null): Promise<Status> {
     others: alive.length - ours.length,
     until: until > Date.now() ? until : null,
     why: until > Date.now() ? why : null,
-    full: Date.now() - full < FULL_FOR_MS,
+    full: await outbox.wasFull(),
     dead: await Promise.all(all.filter(({ dead }) => dead).map(described)),
     last: last
       ? { key: last.key, label: last.label, provider: last.provider, at: last.createdAt }
@@ -247,6 +253,7 @@ async function here(tabId: number | null): Promise<Status["here"]> {
 async function diagnostics(): Promise<string> {
   const now = await settings();
   const all = await outbox.deliveries();
+  const oldest = Math.min(...all.map(({ createdAt }) => createdAt));
   return JSON.stringify(
     {
       version: chrome.runtime.getManifest().version,
@@ -258,7 +265,7 @@ async function diagnostics(): Promise<string> {
       outbox: {
         waiting: all.length,
         dead: all.flatMap(({ dead }) => dead?.code ?? []),
-        oldestSeconds: all[0] ? Math.round((Date.now() - all[0].createdAt) / 1000) : null,
+        oldestSeconds: all.length > 0 ? Math.round((Date.now() - oldest) / 1000) : null,
         queue: await queue(),
       },
       counters: await rows(),
