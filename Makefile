@@ -3,7 +3,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
 
-.PHONY: run test check format faults extension test-extension-soak clean
+.PHONY: run test check format faults isolation fuzz load prove extension test-extension-soak clean
 N ?= 100
 SEED ?= 1
 SAVES ?= 0
@@ -24,6 +24,19 @@ check: $(VENV)/.dev
 # The published run is `make faults N=1000 SAVES=50000`.
 faults: $(VENV)/.dev
 	$(BIN)/python -m tests.faults --faults $(N) --seed $(SEED) --saves $(SAVES)
+
+isolation: $(VENV)/.dev
+	$(BIN)/python -m pytest -s tests/test_isolation.py -k "ever_reaches and faiss" --examples 2500 --timeout 7200
+
+fuzz: $(VENV)/.dev
+	$(BIN)/python -m pytest -s tests/test_openapi.py --examples 1000 --timeout 7200
+
+load: $(VENV)/.dev
+	$(BIN)/python benchmarks/load.py
+
+# The short form of all evidence, in one table.
+prove: $(VENV)/.dev
+	$(BIN)/python benchmarks/prove.py
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

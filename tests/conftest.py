@@ -31,6 +31,11 @@ PASSWORD = "correct horse battery staple"
 ADMIN_KEY = "mla_the-key-of-the-operator-in-tests"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The published forms of what the suite runs shortly: `make isolation`, `make fuzz`."""
+    parser.addoption("--examples", type=int, default=0, help="so many of a random test, not few")
+
+
 @pytest.fixture(scope="session")
 async def cluster() -> AsyncIterator[str]:
     """The address of a Postgres that holds one migrated database, `template`."""

@@ -442,7 +442,9 @@ async def test_nothing_of_one_person_ever_reaches_another(
     sign: Callable[[], Headers],
     backend: str,
     examples: int,
+    pytestconfig: pytest.Config,
 ) -> None:
+    examples = pytestconfig.getoption("--examples") or examples
     server = make_server(VECTOR_BACKEND=backend)
     await asyncio.to_thread(server.wait_until_ready)
     parts = {"sign": staticmethod(sign), "answers": Counter()}

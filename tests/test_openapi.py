@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests.conftest import Server, sign_up
 
@@ -27,8 +28,10 @@ LEFT_OUT = r"/auth/v1/(logout|user)|/account"
 
 
 async def test_the_service_keeps_to_its_own_document(
-    make_server: Callable[..., Server], tmp_path: Path
+    make_server: Callable[..., Server], tmp_path: Path, pytestconfig: pytest.Config
 ) -> None:
+    """`--examples` is how many cases each operation is given."""
+    examples = str(pytestconfig.getoption("--examples") or 15)
     nobody = "http://127.0.0.1:9"  # keys that are made up are shown to no provider
     server = make_server(OPENAI_BASE_URL=nobody, ANTHROPIC_BASE_URL=nobody)
     await asyncio.to_thread(server.wait_until_ready)
@@ -39,7 +42,7 @@ async def test_the_service_keeps_to_its_own_document(
         f"{server.url}/openapi.json",
         *("--header", f"Authorization: {user['Authorization']}"),
         *("--exclude-path-regex", LEFT_OUT),
-        *("--checks", ",".join(CHECKS), "--max-examples", "15", "--seed", "1"),
+        *("--checks", ",".join(CHECKS), "--max-examples", examples, "--seed", "1"),
         *("--suppress-health-check", "all", "--no-color"),
     ]
     (tmp_path / "schemathesis.toml").write_text(CONFIG)
@@ -47,4 +50,5 @@ async def test_the_service_keeps_to_its_own_document(
         *command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     output, _ = await run.communicate()
+    print(output.decode()[-1_500:])
     assert run.returncode == 0, output.decode()[-8_000:]

@@ -1,0 +1,255 @@
+"""A thousand people at once: Locust, the service, Postgres and Valkey on the same machine.
+
+usage: python benchmarks/load.py [--users 1000] [--seconds 60] [--memories 10]
+                                 [--rounds local,remote]
+
+Each person has an account of tier pro, and waits 1 to 3 s between two requests; what is measured
+begins when all are there. `remote` embeds at a server of ours that speaks OpenAI's protocol, in a
+process of its own. Offered are as many requests as these people would make if every answer came
+at once. Exit status 1 where a bound is missed.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID, uuid4
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[0] = str(ROOT)
+
+import asyncpg  # noqa: E402
+import httpx  # noqa: E402
+import jwt  # noqa: E402
+import psutil  # noqa: E402
+
+from benchmarks.http import mint  # noqa: E402
+from core.capture import Capture  # noqa: E402
+from core.minilm import prepare_model  # noqa: E402
+from core.save_queue import write_together  # noqa: E402
+from storage.database import open_pool  # noqa: E402
+from storage.embedded_postgres import embedded_postgres  # noqa: E402
+from storage.migrate import migrate  # noqa: E402
+from tests.conftest import free_port  # noqa: E402
+from tests.embedding_server import embedding_server  # noqa: E402
+from tests.valkey import Valkey  # noqa: E402
+
+MEAN_WAIT = 2.0
+P95_BOUND_MS = {"local": 200, "remote": 50}
+ACHIEVED_BOUND = 0.97
+
+
+@dataclass(frozen=True)
+class Load:
+    requests: int
+    failed: int
+    per_second: float
+    p50: float
+    p95: float
+    p99: float
+    slowest: float
+
+
+@contextlib.contextmanager
+def serving(settings: dict[str, str]) -> Iterator[psutil.Process]:
+    command = [sys.executable, str(ROOT / "main.py")]
+    server = subprocess.Popen(
+        command, env=os.environ | settings, stdout=subprocess.DEVNULL, cwd=ROOT
+    )
+    try:
+        yield psutil.Process(server.pid)
+    finally:
+        server.terminate()
+        server.wait(60)
+
+
+async def ready(url: str) -> None:
+    async with httpx.AsyncClient(base_url=url) as http:
+        for _ in range(1_200):
+            with contextlib.suppress(httpx.TransportError):
+                if (await http.get("/readyz")).status_code == 200:
+                    return
+            await asyncio.sleep(0.05)
+    raise SystemExit("the server did not start")
+
+
+@contextlib.asynccontextmanager
+async def remote_embedder() -> AsyncIterator[dict[str, str]]:
+    """A process of its own, so that its work is not ours."""
+    server = await asyncio.create_subprocess_exec(
+        sys.executable, __file__, "--serve-embedder", stdout=subprocess.PIPE
+    )
+    assert server.stdout
+    url = (await server.stdout.readline()).decode().strip()
+    try:
+        yield {
+            "EMBEDDER": "openai:text-embedding-3-small",
+            "OPENAI_BASE_URL": url,
+            "OPENAI_API_KEY": "k",
+        }
+    finally:
+        server.kill()
+        await server.wait()
+
+
+@contextlib.asynccontextmanager
+async def embedder(kind: str) -> AsyncIterator[dict[str, str]]:
+    if kind == "local":
+        prepare_model(ROOT / "models", lambda _: None)
+        yield {"EMBEDDER": "local"}
+        return
+    async with remote_embedder() as settings:
+        yield settings
+
+
+async def remember(url: str, tokens: list[str], each: int) -> None:
+    """Give everybody memories, as the save path writes them."""
+    people = [UUID(jwt.decode(t, options={"verify_signature": False})["sub"]) for t in tokens]
+    async with open_pool(url, 1, 2) as pool:
+        for n in range(each):
+            captures = [
+                Capture(person, uuid4(), "prompt", f"What I asked of old, number {n}: bread")
+                for person in people
+            ]
+            for start in range(0, len(captures), 250):
+                await write_together(pool, captures[start : start + 250])
+
+
+async def locust(url: str, tokens: Path, users: int, seconds: float) -> Load:
+    """Run Locust in a process of its own; its numbers begin when all users have come."""
+    ramp = max(users // 50, 1)
+    command = [
+        *(sys.executable, "-m", "locust", "-f", str(ROOT / "benchmarks" / "locustfile.py")),
+        *("--host", url, "--headless", "--reset-stats", "--only-summary", "--json"),
+        *("--users", str(users), "--spawn-rate", str(users / ramp)),
+        *("--run-time", f"{ramp + seconds:.0f}s", "--exit-code-on-error", "0"),
+    ]
+    run = await asyncio.create_subprocess_exec(
+        *command,
+        env=os.environ | {"TOKENS": str(tokens)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    out, err = await run.communicate()
+    if run.returncode:
+        raise SystemExit(err.decode()[-3_000:])
+    return summed(json.loads(out))
+
+
+def summed(entries: list[dict[str, object]]) -> Load:
+    times: Counter[float] = Counter()
+    for entry in entries:
+        times.update({float(ms): n for ms, n in entry["response_times"].items()})
+    requests = sum(entry["num_requests"] for entry in entries)
+    began = min(entry["start_time"] for entry in entries)
+    ended = max(entry["last_request_timestamp"] for entry in entries)
+    return Load(
+        requests,
+        sum(entry["num_failures"] for entry in entries),
+        requests / (ended - began),
+        *(percentile(times, share) for share in (0.5, 0.95, 0.99, 1)),
+    )
+
+
+def percentile(times: Counter[float], share: float) -> float:
+    left = share * times.total()
+    for ms, count in sorted(times.items()):
+        left -= count
+        if left <= 0:
+            return ms
+    return max(times)
+
+
+async def one_round(kind: str, url: str, users: int, seconds: float, memories: int) -> bool:
+    port, valkey = free_port(), Valkey()
+    valkey.start()
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["AUTH_PUBLIC_URL"] = "http://benchmark.invalid"
+        listed = await mint(url, users, port)
+        tokens = Path(folder) / "tokens.json"
+        tokens.write_text(json.dumps(listed))
+        await remember(url, listed, memories)
+        settings = {
+            "PORT": str(port),
+            "DATABASE_URL": url,
+            "REDIS_URL": valkey.url,
+            "DEFAULT_TIER": "pro",
+            "LOG_LEVEL": "info",
+        }
+        async with embedder(kind) as embeds:
+            with serving(settings | embeds) as process:
+                address = f"http://127.0.0.1:{port}"
+                await ready(address)
+                before = process.cpu_times()
+                load = await locust(address, tokens, users, seconds)
+                after = process.cpu_times()
+                spent = after.user + after.system - before.user - before.system
+                backlog = await waiting(url)
+        valkey.close()
+    return report(kind, load, users, backlog, spent / load.requests)
+
+
+async def waiting(url: str) -> int:
+    conn = await asyncpg.connect(url)
+    count = await conn.fetchval(
+        "SELECT count(*) FROM memory_layer.memories WHERE embedding_state = 'open'"
+    )
+    await conn.close()
+    return int(count)
+
+
+def report(kind: str, load: Load, users: int, backlog: int, cpu: float) -> bool:
+    offered, bound = users / MEAN_WAIT, P95_BOUND_MS[kind]
+    achieved = load.per_second / offered
+    print(f"\n| {users} people, {kind} embedder | measured | bound |\n| --- | --- | --- |")
+    print(f"| requests, failed | {load.requests}, {load.failed} | 0 failed |")
+    print(
+        f"| p50 / p95 / p99 / most, ms | {load.p50:.0f} / **{load.p95:.0f}** / {load.p99:.0f}",
+        end="",
+    )
+    print(f" / {load.slowest:.0f} | p95 {bound} |")
+    print(f"| achieved / offered | {load.per_second:.0f} / {offered:.0f} = {achieved:.3f}", end="")
+    print(f" | {ACHIEVED_BOUND} |")
+    print(f"| CPU of the service a request, all its work included, ms | {cpu * 1000:.2f} | |")
+    print(f"| memories that wait for their vectors | {backlog} | |", flush=True)
+    return load.failed == 0 and load.p95 <= bound and achieved >= ACHIEVED_BOUND
+
+
+async def compare(kinds: list[str], users: int, seconds: float, memories: int) -> int:
+    passed = True
+    for kind in kinds:
+        with tempfile.TemporaryDirectory(prefix="ml-", ignore_cleanup_errors=True) as folder:
+            Path(folder).chmod(0o711)  # noqa: ASYNC240
+            async with embedded_postgres(Path(folder) / "data", lambda _: None) as url:
+                await migrate(url)
+                passed &= await one_round(kind, url, users, seconds, memories)
+    return 0 if passed else 1
+
+
+async def serve_embedder() -> None:
+    async with embedding_server() as server:
+        print(server.url, flush=True)
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--users", type=int, default=1_000)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--memories", type=int, default=10)
+    parser.add_argument("--rounds", default="local,remote")
+    parser.add_argument("--serve-embedder", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve_embedder:
+        asyncio.run(serve_embedder())
+    else:
+        kinds = options.rounds.split(",")
+        sys.exit(asyncio.run(compare(kinds, options.users, options.seconds, options.memories)))
