@@ -23,6 +23,7 @@ EXTENSION = ROOT / "extension"
 ALL_SITES = list(HOSTS)
 EMPTY_OUTBOX = """async () => {
   await chrome.storage.local.clear();
+  await chrome.storage.session.clear();
   const opening = indexedDB.open("memory-layer");
   const database = await new Promise((done) => (opening.onsuccess = () => done(opening.result)));
   const names = [...database.objectStoreNames];

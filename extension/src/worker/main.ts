@@ -77,7 +77,12 @@ async function answer(message: unknown, sender: chrome.runtime.MessageSender): P
   if (sender.id !== chrome.runtime.id || typeof message !== "object" || message === null) {
     return undefined;
   }
-  if (sender.url?.startsWith(chrome.runtime.getURL(""))) return answerUi(message as FromUi);
+  if (sender.url?.startsWith(chrome.runtime.getURL(""))) {
+    const asked = message as FromUi;
+    // What pages have left belongs to whoever is signed in until now.
+    if (asked.type !== "status") await collect().catch(() => {});
+    return answerUi(asked);
+  }
   const site = sender.frameId === 0 && sender.url ? siteOf(new URL(sender.url)) : undefined;
   return site && answerPage(message as FromPage, site, sender.tab);
 }
