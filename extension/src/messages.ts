@@ -72,6 +72,8 @@ export interface OpenTurn {
 
 export interface HelloAnswer {
   standing: Standing;
+  /** The id of who is signed in. */
+  account: string | null;
   /** Ids of this site's conversations that are not to be saved. */
   paused: string[];
   open: OpenTurn[];
@@ -130,7 +132,7 @@ export type FromUi =
 
 /** From the worker to a content script. */
 export type ToPage =
-  | { type: "standing"; standing: Standing; paused: string[] }
+  | { type: "standing"; standing: Standing; account: string | null; paused: string[] }
   | { type: "where" }
   | { type: "pauseHere"; paused: boolean }
   | { type: "insert"; text: string }

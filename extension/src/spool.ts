@@ -9,6 +9,8 @@ export type Told = PromptNews | AnswerNews;
 /** What a page has handed over, or was about to. */
 export interface Spooled {
   site: SiteId;
+  /** Who was signed in then: nobody else may have it. */
+  account: string | null;
   incognito: boolean;
   news: Told;
 }

@@ -5,10 +5,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import httpx
 from playwright.async_api import Page, expect
 
 from tests.conftest import until
-from tests.extension.conftest import Extension, Home, browser_with, set_up, whole
+from tests.extension.conftest import PASSWORD, Extension, Home, browser_with, set_up, whole
 from tests.extension.sites import Plan, Sites
 
 HOLD_THE_DISK = """() => new Promise((held) => {
@@ -96,6 +97,43 @@ async def test_what_the_worker_has_taken_is_kept_nowhere_else(
         return await kept_aside(extension) == 0
 
     await until(forgotten, 10)
+
+
+async def sign_in(extension: Extension, **person: str) -> None:
+    assert await extension.send({"type": "signOut"}) == {"ok": True}
+    assert await extension.send(
+        {"type": "signUp" if "new" in person["email"] else "signIn"} | person
+    )
+    async with httpx.AsyncClient(base_url=extension.server.url) as client:
+        answer = await client.post("/auth/v1/token?grant_type=password", json=person)
+    extension.headers = {"Authorization": f"Bearer {answer.json()['access_token']}"}
+
+
+async def test_what_a_page_has_left_is_never_saved_for_the_next_person(
+    extension: Extension, sites: Sites
+) -> None:
+    page = await extension.open("claude")
+    async with slow_disk(extension):
+        await extension.say(page, "Mine alone")
+        await close(extension, page)
+        await extension.kill_worker()
+        left = await extension.own.evaluate("chrome.storage.session.get(null)")
+    owner = {"email": extension.email, "password": PASSWORD}
+    await sign_in(extension, email=f"new-{extension.email}", password=PASSWORD)
+    # As if the disk had refused what the page left even then.
+    await extension.own.evaluate("(left) => chrome.storage.session.set(left)", left)
+    await extension.kill_worker()
+    await extension.status()
+    await asyncio.sleep(1)
+    assert await extension.memories() == []
+    assert await kept_aside(extension) == len(left) > 0
+
+    await sign_in(extension, **owner)
+    await extension.kill_worker()
+
+    await extension.status()
+    [memory] = await extension.until_saved(whole(1))
+    assert memory["prompt"] == "Mine alone"
 
 
 async def update(extension: Extension) -> None:

@@ -94,6 +94,7 @@ class Content {
     for (let pause = 100; isAlive(); pause = Math.min(2 * pause, 5_000)) {
       const answer = await ask<HelloAnswer>({ type: "hello" }, 2_500).catch(() => undefined);
       if (answer) {
+        this.#outbound.account = answer.account;
         this.#setStanding(answer.standing, answer.paused);
         if (answer.standing === "saving") this.#turns.adopt(answer.open);
         for (const message of this.#early.splice(0)) this.#tapped(message);
@@ -172,6 +173,7 @@ class Content {
   #fromWorker(message: ToPage, reply: (answer: unknown) => void): boolean {
     switch (message.type) {
       case "standing":
+        this.#outbound.account = message.account;
         this.#setStanding(message.standing, message.paused);
         reply(true);
         return false;

@@ -12,6 +12,7 @@ const LONGEST_PAUSE_MS = 10_000;
 
 export class Outbound {
   #site: SiteId;
+  account: string | null = null;
   #waiting = new Set<FromPage>();
   #orphaned: () => void;
 
@@ -38,7 +39,7 @@ export class Outbound {
 
   #spool(news: spool.Told): string {
     const incognito = chrome.extension.inIncognitoContext;
-    return spool.keep({ site: this.#site, incognito, news });
+    return spool.keep({ site: this.#site, account: this.account, incognito, news });
   }
 
   /** Return false where there is no worker any more. */

@@ -54,7 +54,9 @@ async function deliver(): Promise<void> {
 
 /** Take what pages had no time to hand over. */
 async function collect(): Promise<void> {
-  for (const [name, { site: id, incognito, news }] of await spool.all()) {
+  const { account } = await settings();
+  for (const [name, { site: id, account: owner, incognito, news }] of await spool.all()) {
+    if (owner !== (account?.id ?? null)) continue; // its owner may sign in again
     const site = SITES.find((one) => one.id === id);
     const taken = site ? capture(news, site, incognito) : Promise.resolve();
     // What cannot be taken now stays there, and holds up nothing else.
@@ -119,7 +121,7 @@ async function hello(site: Site, incognito: boolean): Promise<HelloAnswer> {
   // Without it nothing is lost but what another page has left.
   const left = () => ledger.openTurns(now.account!.id, site.provider).catch(() => []);
   const open = standing === "saving" ? await left() : [];
-  return { standing, paused: pausedOn(site, now), open };
+  return { standing, account: now.account?.id ?? null, paused: pausedOn(site, now), open };
 }
 
 /** Return true once it is on disk; what may not be kept is taken and dropped. */

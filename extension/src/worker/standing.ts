@@ -31,7 +31,8 @@ export async function announce(): Promise<void> {
     const site = SITES.find(({ id }) => id === where?.site);
     if (!site) continue;
     const standing = standingFor(site, tab.incognito, now);
-    await tell(tab.id, { type: "standing", standing, paused: pausedOn(site, now) });
+    const account = now.account?.id ?? null;
+    await tell(tab.id, { type: "standing", standing, account, paused: pausedOn(site, now) });
   }
   await showBadge();
 }
