@@ -3,7 +3,7 @@
 from tests.faults.schedule import KINDS, draw
 from tests.faults.storm import RECOVERY_BOUND, live_through
 
-FAULTS = 40
+FAULTS = 20
 
 
 async def test_a_storm_of_faults_loses_doubles_and_hides_nothing() -> None:
