@@ -3,7 +3,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
 
-.PHONY: run test check format faults isolation fuzz load prove extension test-extension-soak clean
+.PHONY: run test check format faults isolation fuzz load soak prove extension test-extension-soak clean
 N ?= 100
 SEED ?= 1
 SAVES ?= 0
@@ -33,6 +33,9 @@ fuzz: $(VENV)/.dev
 
 load: $(VENV)/.dev
 	$(BIN)/python benchmarks/load.py
+
+soak: $(VENV)/.dev
+	$(BIN)/python benchmarks/soak.py
 
 # The short form of all evidence, in one table.
 prove: $(VENV)/.dev
