@@ -26,7 +26,7 @@ faults: $(VENV)/.dev
 	$(BIN)/python -m tests.faults --faults $(N) --seed $(SEED) --saves $(SAVES)
 
 isolation: $(VENV)/.dev
-	$(BIN)/python -m pytest -s tests/test_isolation.py -k "ever_reaches and faiss" --examples 2500 --timeout 7200
+	$(BIN)/python -m pytest -s tests/test_isolation.py -k "ever_reaches and faiss" --steps 100000 --timeout 7200
 
 fuzz: $(VENV)/.dev
 	$(BIN)/python -m pytest -s tests/test_openapi.py --examples 1000 --timeout 7200
