@@ -33,7 +33,8 @@ ADMIN_KEY = "mla_the-key-of-the-operator-in-tests"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The published forms of what the suite runs shortly: `make isolation`, `make fuzz`."""
-    parser.addoption("--examples", type=int, default=0, help="so many of a random test, not few")
+    parser.addoption("--examples", type=int, default=0, help="cases for each operation: fuzzing")
+    parser.addoption("--steps", type=int, default=0, help="of the three people: isolation")
 
 
 @pytest.fixture(scope="session")
