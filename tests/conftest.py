@@ -29,6 +29,12 @@ from tests.valkey import Valkey
 
 PASSWORD = "correct horse battery staple"
 ADMIN_KEY = "mla_the-key-of-the-operator-in-tests"
+# The last is how `make coverage` follows the servers that tests start.
+INHERITED = {
+    name: os.environ[name]
+    for name in ("PATH", "HOME", "COVERAGE_PROCESS_CONFIG")
+    if name in os.environ
+}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -192,11 +198,10 @@ class Server:
         return self._log.read().decode()
 
     def start(self, folder: Path = ROOT) -> None:
-        inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         self.process = subprocess.Popen(
             [sys.executable, "main.py"],
             cwd=folder,
-            env=inherited | self._settings | {"PORT": str(self.port)},
+            env=INHERITED | self._settings | {"PORT": str(self.port)},
             stdout=self._log,
             stderr=subprocess.STDOUT,
         )
