@@ -13,6 +13,7 @@ with always; `--publish` writes it anew.
 
 import argparse
 import asyncio
+import base64
 import hashlib
 import json
 import sys
@@ -224,7 +225,7 @@ def compare_with(rows: list[dict], name: str, earlier: dict[str, dict[str, float
 def key_of(row: dict) -> str:
     """Names a question of a set without repeating its words."""
     said = json.dumps([row["set"], row["conversation"], row["number"], row["question"]])
-    return hashlib.sha256(said.encode()).hexdigest()[:16]
+    return base64.urlsafe_b64encode(hashlib.sha256(said.encode()).digest()).decode()[:12]
 
 
 def read_published() -> dict[str, dict[str, float]]:
