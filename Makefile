@@ -3,7 +3,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
 
-.PHONY: run test check format faults isolation fuzz load prove coverage mutation audit \
+.PHONY: run test check format faults isolation fuzz load soak prove coverage mutation audit \
 	baseline extension test-extension-soak clean
 N ?= 100
 SEED ?= 1
@@ -51,13 +51,16 @@ faults: $(VENV)/.dev
 	$(BIN)/python -m tests.faults --faults $(N) --seed $(SEED) --saves $(SAVES)
 
 isolation: $(VENV)/.dev
-	$(BIN)/python -m pytest -s tests/test_isolation.py -k "ever_reaches and faiss" --examples 2500 --timeout 7200
+	$(BIN)/python -m pytest -s tests/test_isolation.py -k "ever_reaches and faiss" --steps 100000 --timeout 7200
 
 fuzz: $(VENV)/.dev
 	$(BIN)/python -m pytest -s tests/test_openapi.py --examples 1000 --timeout 7200
 
 load: $(VENV)/.dev
 	$(BIN)/python benchmarks/load.py
+
+soak: $(VENV)/.dev
+	$(BIN)/python benchmarks/soak.py
 
 # The short form of all evidence, in one table.
 prove: $(VENV)/.dev

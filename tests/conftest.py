@@ -41,7 +41,8 @@ INHERITED = {
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The published forms of what the suite runs shortly: `make isolation`, `make fuzz`."""
-    parser.addoption("--examples", type=int, default=0, help="so many of a random test, not few")
+    parser.addoption("--examples", type=int, default=0, help="cases for each operation: fuzzing")
+    parser.addoption("--steps", type=int, default=0, help="of the three people: isolation")
     parser.addoption("--cluster", help="the address of a Postgres as the fixture of this name's")
 
 

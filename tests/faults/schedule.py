@@ -41,11 +41,15 @@ class Storm:
     done: Counter[str] = field(default_factory=Counter)
     recoveries: list[float] = field(default_factory=list)
     killed_at: float | None = None
+    saves: int = 0
     _locks: dict[str, asyncio.Lock] = field(default_factory=dict)
 
-    async def rage(self, faults: list[Fault]) -> None:
+    async def rage(self, faults: list[Fault], saves: int = 0) -> None:
+        """Do them one after the other, each once its share of so many saves is acknowledged."""
         async with asyncio.TaskGroup() as tasks:
-            for fault in faults:
+            for number, fault in enumerate(faults):
+                while self.saves * len(faults) < saves * number:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
                 lane = KINDS[fault.kind].lane.format(fault.number)
                 lock = self._locks.setdefault(lane, asyncio.Lock())
                 await lock.acquire()
@@ -61,6 +65,7 @@ class Storm:
 
     def acknowledged(self, began: float) -> None:
         """Whoever is told of a save says so; what began after the kill ends the recovery."""
+        self.saves += 1
         if self.killed_at is not None and began > self.killed_at:
             self.recoveries.append(time.monotonic() - self.killed_at)
             self.killed_at = None

@@ -17,6 +17,7 @@ PEOPLE = 16
 CALM_KILLS = 3
 RECOVERY_BOUND = 5.0
 PATIENCE = 120.0
+LONGEST_CHAT = 7.0
 
 Row = tuple[str, str, str]
 
@@ -90,7 +91,7 @@ def _of(reckon: Callable[[Iterable[float]], float], times: list[float]) -> str:
 async def live_through(
     seed: int, faults: int, saves: int = 0, most_searches: int = 1_000_000, people: int = PEOPLE
 ) -> Report:
-    """Have so many faults, and go on until so many saves are acknowledged.
+    """Have so many faults, spread over so many acknowledged saves.
 
     In the end the memories are searched one by one, `most_searches` of them.
     """
@@ -109,11 +110,13 @@ async def live_through(
             for person in crowd:
                 tasks.create_task(person.live(over))
             report.calm_recoveries = await calm_kills(storm, min(CALM_KILLS, faults))
-            await storm.rage(list(draw(seed, faults - len(report.calm_recoveries))))
-            while sum(person.acknowledged for person in crowd) < saves:  # noqa: ASYNC110
+            await storm.rage(list(draw(seed, faults - len(report.calm_recoveries))), saves)
+            while storm.saves < saves:  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
             await make_well(stand)
             over.set()
+        # A chat that nobody waits for any more may still be on its way to being kept.
+        await asyncio.sleep(LONGEST_CHAT)
         report.lost, report.doubled, missed = await check_everything(stand, crowd, most_searches)
         report.stale = missed
         for person in crowd:

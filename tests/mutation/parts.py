@@ -70,7 +70,7 @@ PARTS = (
         _storage(),
         (
             *("tests/test_isolation.py", "tests/test_history.py", "tests/test_export.py"),
-            *("tests/test_timeline.py", "tests/test_erasure.py", "--examples=15"),
+            *("tests/test_timeline.py", "tests/test_erasure.py", "--steps=600"),
         ),
         OWNERS,
         "without row-level security",
