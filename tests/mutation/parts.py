@@ -46,7 +46,7 @@ PARTS = (
     Part(
         "auth",
         (("core/auth.py", ()), ("core/jwks.py", ())),
-        ("tests/test_tokens.py",),
+        ("tests/test_tokens.py", "tests/test_local_auth.py"),
         postgres="own",
     ),
     Part(
@@ -78,7 +78,7 @@ PARTS = (
     Part(
         "ownership, the database",
         _migrations(),
-        ("tests/test_database.py", "tests/test_erasure.py"),
+        ("tests/test_database.py", "tests/test_jobs.py", "tests/test_local_auth.py"),
         POLICIES,
         "own",
     ),
