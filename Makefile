@@ -8,6 +8,7 @@ BIN = $(VENV)/bin
 N ?= 100
 SEED ?= 1
 SAVES ?= 0
+SAMPLE ?= 0
 SOURCES = main.py core storage routers
 
 run: $(VENV)/.run
@@ -39,6 +40,11 @@ coverage: $(VENV)/.dev
 	$(BIN)/coverage run -m pytest -n 3 --dist loadfile --timeout 600
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/python -m tests.covered
+
+# How many faults put into auth, limiter, change sequence and ownership the tests notice: hours.
+# SAMPLE=40 takes so many of each part.
+mutation: $(VENV)/.dev
+	nice -n 10 $(BIN)/python -m tests.mutation --sample $(SAMPLE) --seed $(SEED)
 
 # The published run is `make faults N=1000 SAVES=50000`.
 faults: $(VENV)/.dev
