@@ -8,7 +8,6 @@ from typing import TypedDict
 from fastapi import FastAPI
 from fastapi_swagger import patch_fastapi
 
-from core import errors
 from core.config import VERSION, Settings
 from core.resources import Resources, open_resources
 from routers import (
@@ -87,13 +86,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         description="Keeps a person's AI chats word for word and finds them again.",
         version=VERSION,
         lifespan=lifespan,
-        responses=answers.failures(
-            errors.TooSlow,
-            errors.TooLarge,
-            errors.UnsupportedEncoding,
-            errors.WrongHost,
-            errors.AppError,
-        ),
         docs_url=None,
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
@@ -102,7 +94,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     # FastAPI's own /docs loads its scripts from elsewhere; this one serves them itself.
     patch_fastapi(app, redirect_from_root_to_docs=False)
     for module in ROUTERS:
-        app.include_router(module.router)
+        # Flat: FastAPI looks twice through a router that is included, at each request.
+        app.router.routes += module.router.routes
     app.add_middleware(edge.Edge)
     return app
 

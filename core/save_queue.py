@@ -60,8 +60,8 @@ class SaveQueue:
     def depth(self) -> int:
         return len(self._waiting)
 
-    async def save(self, capture: Capture) -> Saved:
-        """Return when the capture is safe.
+    def save(self, capture: Capture) -> asyncio.Future[Saved]:
+        """Await what this returns: it ends when the capture is safe.
 
         Raises Conflict (another content under the id), Unavailable (queue full, Postgres away),
         InvalidInput (Postgres refuses the row itself) and AccountErased.
@@ -76,7 +76,7 @@ class SaveQueue:
         self._waiting.append(_Waiting(capture, answer))
         self._characters += len(capture.text)
         self._arrived.set()
-        return await answer
+        return answer
 
     async def run(self) -> None:
         """Write until `close`; what has been accepted by then is still written."""

@@ -58,6 +58,20 @@ def failures(*kinds: type[AppError]) -> dict[int | str, dict[str, Any]]:
     }
 
 
+# What any route may answer: only the document says so, as each route keeps a copy of its own.
+EVERYWHERE = {
+    str(status): {
+        "description": said["description"],
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Failure"}}},
+    }
+    for status, said in failures(
+        errors.TooSlow,
+        errors.TooLarge,
+        errors.UnsupportedEncoding,
+        errors.WrongHost,
+        errors.AppError,
+    ).items()
+}
 STREAMED: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
 METERED = (errors.MissingScope, errors.RateLimitExceeded, errors.TooManyRequests)
 # What may go wrong where a model is asked.
@@ -168,6 +182,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
             scheme = "admin key" if path.startswith("/admin") else "bearer"
             for operation in operations.values():
                 operation["responses"].pop("422", None)
+                operation["responses"] = EVERYWHERE | operation["responses"]
                 _describe_failures_as_json(operation["responses"])
                 if "401" in operation["responses"]:
                     operation["security"] = [{scheme: []}]

@@ -34,7 +34,7 @@ class Facts(BaseModel):
     metadata: Metadata = Field(default_factory=dict)
 
     def facts(self) -> dict[str, Any]:
-        return {name: value for name, value in self if name not in self._texts}
+        return {name: value for name, value in vars(self).items() if name not in self._texts}
 
 
 class NewPrompt(Facts):

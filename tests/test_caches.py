@@ -167,6 +167,25 @@ async def test_who_has_very_many_is_answered_in_time_and_told_what_is_missing(
         retrieval.close()
 
 
+@pytest.mark.parametrize("packed", [True, False], ids=["packed", "texts that nobody has packed"])
+async def test_a_rare_word_is_found_also_where_time_does_not_suffice_to_weigh_all(
+    pool, database, monkeypatch, packed
+):
+    near = Near(3_000)
+    user_id = await remember(database, near)
+    if packed:
+        await found(Retrieval(pool, None, PLENTY), user_id, "note 1")
+    monkeypatch.setattr(database_search, "SLICE", 700)
+    hurried = Retrieval(pool, None, PLENTY, hurry=0, cached=False)
+
+    for n in (101, 1_234, 2_999):
+        recall = await hurried.recall(user_id, f"which note was {n}?", 10, Filters())
+
+        assert recall.partial
+        assert recall.hits[0].memory.prompt.startswith(f"note {n} ")
+    hurried.close()
+
+
 async def test_a_deleted_memory_comes_back_from_nowhere(pool, database):
     near = Near(1_500)
     user_id = await remember(database, near)

@@ -22,12 +22,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from core.config import Settings
-from core.signing_keys import load_or_create_keys
 from main import create_app
-from storage.database import open_pool
 from storage.versions import MOST_VERSIONS
-from tests.conftest import ADMIN_KEY, PASSWORD, Headers, Server, issue_token
+from tests.conftest import ADMIN_KEY, PASSWORD, Headers, Server, issue_token, signer
 
 EXAMPLES_A_SEED = 25
 PEOPLE = ("alice", "bob", "carol")
@@ -461,24 +458,8 @@ def seen(memory: dict[str, Any]) -> tuple[str | None, str | None, str | None]:
 @pytest.fixture
 async def sign(database_url: str) -> Callable[[], Headers]:
     """Make new people as fast as the server could if it hashed no passwords."""
-    issuer = Settings(_env_file=None).token_issuer
-    async with open_pool(database_url, 1, 1) as pool:
-        keys = await load_or_create_keys(pool)
-
-    def sign() -> Headers:
-        now = int(time.time())
-        claims: dict[str, object] = {
-            "iss": issuer,
-            "aud": "authenticated",
-            "role": "authenticated",
-            "sub": str(uuid4()),
-            "session_id": str(uuid4()),
-            "iat": now,
-            "exp": now + 3_600,
-        }
-        return {"Authorization": f"Bearer {keys.sign(claims)}"}
-
-    return sign
+    sign = await signer(database_url)
+    return lambda: sign(uuid4())
 
 
 ONE_SEED = settings(
