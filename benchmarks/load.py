@@ -103,8 +103,8 @@ async def remote_embedder() -> AsyncIterator[dict[str, str]]:
     try:
         yield {
             "EMBEDDER": "openai:text-embedding-3-small",
-            "OPENAI_BASE_URL": url,
-            "OPENAI_API_KEY": "k",
+            "EMBEDDER_BASE_URL": url,
+            "EMBEDDER_API_KEY": "k",
         }
     finally:
         server.kill()
@@ -201,7 +201,7 @@ def by_the_service(log: Path, since: float) -> Served:
             if said["ms"] > SLOW_MS:
                 served.slow[int(ended - said["ms"] / 1_000 - since)] += 1
             if said["code"]:
-                served.refused[said["code"]] += 1
+                served.refused[f"{said['route']} {said['code']}"] += 1
     return served
 
 
