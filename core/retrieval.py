@@ -12,7 +12,7 @@ import numpy as np
 import structlog
 
 from core.embeddings import Embedder, EmbedderUnavailable, TextRefused
-from core.hits import Hit, Why, newer_first, with_duplicates
+from core.hits import Hit, Shown, Why, newer_first
 from core.ranking import Rank, Ranked, rank
 from core.snippets import snippet
 from core.time_hints import Period, period
@@ -238,17 +238,17 @@ class Retrieval:
 
 
 async def _read(conn: Connection, user_id: UUID, found: list[_Found], asked: _Asked) -> list[Hit]:
-    hits: list[Hit] = []
-    wanted = set(asked.terms)
-    while found and len(hits) < asked.limit:
-        more = asked.limit - len(hits)
-        page, found = found[:more], found[more:]
+    shown, wanted = Shown(), set(asked.terms)
+    for start in range(0, len(found), asked.limit):
+        page = found[start : start + asked.limit]
         ids = [item.memory_id for item in page]
         memories = {m.id: m for m in await memory_store.read_many(conn, user_id, ids)}
-        alive = (item for item in page if item.memory_id in memories)
-        more_hits = [_hit(memories[item.memory_id], item, wanted) for item in alive]
-        hits = with_duplicates(more_hits, shown=hits)
-    return hits
+        for item in page:
+            if memory := memories.get(item.memory_id):
+                shown.add(_hit(memory, item, wanted))
+            if len(shown.hits) == asked.limit:
+                return shown.hits
+    return shown.hits
 
 
 def _hit(memory: Memory, found: _Found, wanted: set[str]) -> Hit:

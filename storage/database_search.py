@@ -100,7 +100,7 @@ class DatabaseIndex:
             occurred_at=occurred.astype(float),
             answered=self._column("answered", "?"),
             conversation=conversation,
-            conversation_words=conversation_index.word_scores(conversation, words.held),
+            held=words.held,
             speaker_named=self._speaker_named(slots, hashes_of(terms)),
             order=conversation_index.in_order(conversation, occurred, created),
         )
