@@ -273,10 +273,9 @@ def shown(times: Times) -> str:
 
 
 def report_routes(load: Load, served: Served) -> None:
-    print("\n| p50 / p95 / p99 / most, ms | for Locust | by the service's own clock |")
-    print("| --- | --- | --- |")
     for route, times in sorted(load.routes.items()):
-        print(f"| `{route}` | {shown(times)} | {shown(times_of(served.times[route]))} |")
+        seen = f"{shown(times)}; {shown(times_of(served.times[route]))}"
+        print(f"| `{route}`, for Locust; by the service's own clock, ms | {seen} | |")
     worst = ", ".join(f"{count} in second {second}" for second, count in served.slow.most_common(5))
     print(f"\nSlower than {SLOW_MS} ms in the service: {served.slow.total()} ({worst})")
     print(f"Refused by the service: {dict(served.refused)}", flush=True)
