@@ -18,7 +18,7 @@ from core.retrieval import Retrieval
 from core.save_queue import write_together
 from core.user_caches import UserCaches
 from storage import analyzer, database_search, embedding_queue, keyword_store
-from storage.database import acting_as
+from storage.database import acting_as, open_pool
 from storage.memory_store import Filters
 from storage.packed_terms import hashes_of
 from storage.vector_index import MOST_FLAT
@@ -213,6 +213,27 @@ async def test_a_deleted_memory_comes_back_from_nowhere(pool, database):
     assert GONE not in texts
     for retrieval in retrievals.values():
         retrieval.close()
+
+
+@pytest.mark.parametrize("cached", [True, False])
+async def test_a_prompt_is_found_at_every_moment_while_its_answer_grows(database_url, cached):
+    """On a single connection, where each step of the search has a save before it."""
+    user_id, growing = uuid4(), uuid4()
+    async with open_pool(database_url, 1, 1) as pool:
+        await write_together(pool, [Capture(user_id, growing, "prompt", "quokka")])
+
+        async def grow() -> None:
+            for n in range(1, 1_000):
+                answer = Capture(user_id, growing, "response", "more " * n, status="partial")
+                await write_together(pool, [answer])
+
+        answering = asyncio.create_task(grow())
+        for _ in range(5):
+            retrieval = Retrieval(pool, None, PLENTY, cached=cached)
+            assert await found(retrieval, user_id, "quokka")
+            retrieval.close()
+        assert not answering.done()
+        answering.cancel()
 
 
 async def test_nothing_of_a_deleted_memorys_words_is_kept(pool, database):
