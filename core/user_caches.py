@@ -180,12 +180,12 @@ class UserCaches:
     ) -> list[tuple[Texts, Packed]]:
         """Analyse the texts of these memories, and keep the words when it was much work.
 
-        No more are begun when the loop's clock is at `until`.
+        After the first TEXTS_AT_ONCE no more are begun when the loop's clock is at `until`.
         """
         packed: list[tuple[Texts, Packed]] = []
         clock = asyncio.get_running_loop().time
         for start in range(0, len(ids), TEXTS_AT_ONCE):
-            if clock() >= until:
+            if start and clock() >= until:
                 break
             async with acting_as(self._pool, user_id) as conn:
                 texts = await keyword_store.texts_of(

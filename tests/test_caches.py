@@ -21,6 +21,7 @@ from storage import analyzer, database_search, embedding_queue, keyword_store
 from storage.database import acting_as, open_pool
 from storage.memory_store import Filters
 from storage.packed_terms import hashes_of
+from storage.rare_words import RARE
 from storage.vector_index import MOST_FLAT
 from tests.conftest import until
 from tests.test_replicas import pool
@@ -187,6 +188,22 @@ async def test_a_rare_word_is_found_also_where_time_does_not_suffice_to_weigh_al
 
         assert recall.partial
         assert recall.hits[0].memory.prompt.startswith(f"note {n} ")
+    hurried.close()
+
+
+async def test_what_was_just_saved_is_found_by_a_common_word_though_no_time_is_left(pool):
+    """Its words are nobody's but its own to be packed; its id says nothing about when."""
+    user_id = uuid4()
+    early = [Capture(user_id, uuid4(), "prompt", f"a note {n}") for n in range(RARE + 50)]
+    late = Capture(user_id, uuid4(), "prompt", "a note, the last one")
+    await write_together(pool, early)
+    await write_together(pool, [late])
+    hurried = Retrieval(pool, None, PLENTY, hurry=-1, cached=False)
+
+    recall = await hurried.recall(user_id, "note", 100, Filters())
+
+    assert recall.partial
+    assert late.id in {hit.memory.id for hit in recall.hits}
     hurried.close()
 
 
