@@ -1,7 +1,7 @@
 """What search answers with: each thing once, and of two answers to the same the newer first."""
 
 import re
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Set
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
@@ -53,23 +53,24 @@ class Hit:
     newer: UUID | None = None
 
 
-def with_duplicates(hits: Iterable[Hit], shown: Sequence[Hit] = ()) -> list[Hit]:
-    """Show near-duplicates at the place of the best of them, as the newest that matches as well.
+class Shown:
+    """Hits, the best first, with near-duplicates at the place of the best of them, as the newest
+    that matches as well."""
 
-    `shown` are those that already are.
-    """
-    together = list(shown)
-    said = [_Said(hit) for hit in shown]
-    for hit in hits:
+    def __init__(self) -> None:
+        self.hits: list[Hit] = []
+        self._said: list[_Said] = []
+
+    def add(self, hit: Hit) -> None:
         here = _Said(hit)
-        place = next((n for n, other in enumerate(said) if here.resembles(other)), None)
+        place = next((n for n, other in enumerate(self._said) if here.resembles(other)), None)
         if place is None:
-            together.append(hit)
-            said.append(here)
-        else:
-            together[place] = _together(together[place], hit)
-            said[place] = said[place] if together[place].memory is said[place].memory else here
-    return together
+            self.hits.append(hit)
+            self._said.append(here)
+            return
+        self.hits[place] = _together(self.hits[place], hit)
+        if self.hits[place].memory is here.memory:
+            self._said[place] = here
 
 
 def _together(first: Hit, second: Hit) -> Hit:
@@ -110,7 +111,7 @@ class _Text:
         if min(len(a), len(b)) < DUPLICATE * max(len(a), len(b)):
             return False
         # Another number is another fact.
-        return self._numbers == other._numbers and _overlap(self._words, other._words) >= DUPLICATE
+        return _overlap(self._words, other._words) >= DUPLICATE and self._numbers == other._numbers
 
 
 def newer_first(hits: list[Hit], query_terms: Set[str]) -> list[Hit]:
@@ -165,7 +166,8 @@ def _words(text: str) -> set[str]:
 
 def _overlap(a: Set[str], b: Set[str]) -> float:
     """Return the share of the words of both that both have (Jaccard)."""
-    return len(a & b) / len(a | b) if a or b else 1.0
+    both = len(a & b)
+    return both / (len(a) + len(b) - both) if a or b else 1.0
 
 
 def _said_at(hit: Hit) -> datetime:

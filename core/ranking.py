@@ -69,16 +69,14 @@ def rank(evidence: Evidence, limit: int, period: Period | None = None) -> list[R
         "conversation": _context(evidence, candidates, own),
     }
     score = own + _speaker(evidence)[candidates] + sum(extra.values())
-    return [
-        _ranked(
-            evidence,
-            int(candidates[n]),
-            float(score[n]),
-            {key: float(part[n]) for key, part in parts.items()},
-            {key: float(part[n]) for key, part in extra.items()},
-        )
-        for n in _best(score, evidence.occurred_at[candidates], limit)
-    ]
+    best = _best(score, evidence.occurred_at[candidates], limit)
+    return _listed(
+        evidence,
+        candidates[best],
+        score[best],
+        {key: part[best].astype(float) for key, part in parts.items()},
+        {key: part[best] for key, part in extra.items()},
+    )
 
 
 def _best(score: np.ndarray, occurred_at: np.ndarray, limit: int) -> np.ndarray:
@@ -157,7 +155,7 @@ def _context(evidence: Evidence, candidates: np.ndarray, own: np.ndarray) -> np.
         (score + near + _speaker(evidence))[candidates],
         evidence.conversation[candidates],
     )
-    words = _spread(evidence.conversation_words[candidates])
+    words = _spread(evidence.conversation_words()[candidates])
     added = near[candidates] + CONVERSATION_WEIGHT * _spread(whole)
     return np.where(leaning, added + CONVERSATION_WORDS_WEIGHT * words, 0.0)
 
@@ -192,26 +190,39 @@ def _spread(values: np.ndarray) -> np.ndarray:
     return (values - least) / (best - least) if best > least else np.zeros_like(values)
 
 
-def _ranked(
+def _listed(
     evidence: Evidence,
-    slot: int,
-    score: float,
-    parts: dict[tuple[str, str], float],
-    extra: dict[str, float],
-) -> Ranked:
-    cosine = max(float(values[slot]) for values in evidence.similarity.values())
-    coverage = float(evidence.coverage[slot])
-    prompt = sum(value for (side, _), value in parts.items() if side == "prompt")
-    return Ranked(
-        slot=slot,
-        score=round(score, 6),
-        relevant=_is_relevant(cosine, coverage),
-        dense=round(cosine, 4) if cosine > -1 else None,
-        lexical=round(coverage, 4),
-        matched="prompt" if prompt >= sum(parts.values()) - prompt else "response",
-        time=round(extra["time"], 4),
-        conversation=round(extra["conversation"], 4),
+    slots: np.ndarray,
+    scores: np.ndarray,
+    parts: dict[tuple[str, str], np.ndarray],
+    extra: dict[str, np.ndarray],
+) -> list[Ranked]:
+    """All arrays have the shape of `slots`, and its order."""
+    prompt = sum(part for (side, _), part in parts.items() if side == "prompt")
+    columns = (
+        slots,
+        scores,
+        np.maximum(*(cosines[slots] for cosines in evidence.similarity.values())),
+        evidence.coverage[slots],
+        np.asarray(prompt >= sum(parts.values()) - prompt),
+        extra["time"],
+        extra["conversation"],
     )
+    return [
+        Ranked(
+            slot=slot,
+            score=round(score, 6),
+            relevant=_is_relevant(cosine, coverage),
+            dense=round(cosine, 4) if cosine > -1 else None,
+            lexical=round(coverage, 4),
+            matched="prompt" if of_prompt else "response",
+            time=round(time, 4),
+            conversation=round(conversation, 4),
+        )
+        for slot, score, cosine, coverage, of_prompt, time, conversation in zip(
+            *(column.tolist() for column in columns), strict=True
+        )
+    ]
 
 
 def _is_relevant(cosine: float, coverage: float) -> bool:

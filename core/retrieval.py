@@ -12,15 +12,15 @@ import numpy as np
 import structlog
 
 from core.embeddings import Embedder, EmbedderUnavailable, TextRefused
-from core.hits import Hit, Why, newer_first, with_duplicates
+from core.hits import Hit, Shown, Why, newer_first
 from core.ranking import Rank, Ranked, rank
 from core.snippets import snippet
 from core.time_hints import Period, period
 from core.user_caches import UserCaches
-from storage import analyzer, change_feed, database_search, memory_store
+from storage import analyzer, change_feed, database_search, memory_store, rare_words
 from storage.change_feed import NOWHERE, Position
 from storage.database import Connection, Pool, acting_as
-from storage.database_search import DatabaseIndex, Slice
+from storage.database_search import DatabaseIndex, Part, Slice
 from storage.memory_store import Filters, Memory
 from storage.user_index import Evidence, UserIndex, nearest_chunks
 
@@ -31,6 +31,7 @@ INLINE_VECTORS = 2_000
 # Hits that say the same as one above them are shown with it, and the next ones take their places.
 RANKED_FOR_ONE_SHOWN = 3
 LONGER_WITHOUT_HOPE = 4
+SECONDS_FOR_RARE_WORDS = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ class Recall:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
+    query: str
     terms: Counter[str]
     vector: np.ndarray | None
     period: Period | None
@@ -104,6 +106,7 @@ class Retrieval:
         "Last week" is reckoned from `asked_at`, or else from now.
         """
         asked = _Asked(
+            query,
             Counter(analyzer.terms(query)),
             await self._embed(query),
             period(query, asked_at or datetime.now(UTC)),
@@ -169,11 +172,20 @@ class Retrieval:
                 return [], False
             slices = await database_search.slices(conn, user_id)
         parts = await self._read_slices(user_id, slices, asked, until)
-        index, partial = database_search.together(parts), len(parts) < len(slices)
-        if unpacked := index.unpacked:
-            packed = await self.caches.pack(user_id, unpacked, until)
-            index.packed = {texts.id: words for texts, words in packed}
-            partial = partial or len(packed) < len(unpacked)
+        index, rest = database_search.together(parts), slices[len(parts) :]
+        packed = await self.caches.pack(user_id, index.unpacked, until)
+        partial = bool(rest) or len(packed) < len(index.unpacked)
+        if partial:
+            known = {texts.id for texts, _ in packed}
+            rare = await self._holding_rare_words(
+                user_id, slices if len(known) < len(index.unpacked) else rest, asked
+            )
+            if further := [memory_id for memory_id in rare if rest and memory_id <= rest[0].last]:
+                parts.append(await self._read_part(user_id, asked, (further,)))
+                index = database_search.together(parts)
+            bare = set(index.unpacked) - known
+            packed += await self.caches.pack(user_id, [i for i in rare if i in bare])
+        index.packed = {texts.id: words for texts, words in packed}
         found = await loop.run_in_executor(
             self._threads, lambda: self._rank(index, index.evidence(asked.terms), asked)
         )
@@ -191,15 +203,30 @@ class Retrieval:
         """Read at least one of the slices, and no more when the loop's clock is at `until`."""
         parts: list[DatabaseIndex] = []
         for part in slices:
-            async with acting_as(self._pool, user_id) as conn:
-                parts.append(
-                    await database_search.read(
-                        conn, user_id, asked.terms, asked.vector, self._model, asked.filters, part
-                    )
-                )
+            parts.append(await self._read_part(user_id, asked, part))
             if asyncio.get_running_loop().time() >= until:
                 break
         return parts
+
+    async def _read_part(self, user_id: UUID, asked: _Asked, part: Part) -> DatabaseIndex:
+        async with acting_as(self._pool, user_id) as conn:
+            return await database_search.read(
+                conn, user_id, asked.terms, asked.vector, self._model, asked.filters, part
+            )
+
+    async def _holding_rare_words(
+        self, user_id: UUID, slices: list[Slice], asked: _Asked
+    ) -> list[UUID]:
+        """What is not weighed for want of time is looked through all the same for a rare word:
+        whoever asks for one remembers that it is there."""
+        until = asyncio.get_running_loop().time() + SECONDS_FOR_RARE_WORDS
+        found: list[UUID] = []
+        for part in slices:
+            async with acting_as(self._pool, user_id) as conn:
+                found += await rare_words.holders(conn, user_id, asked.query, asked.terms, part)
+            if asyncio.get_running_loop().time() >= until:
+                break
+        return found
 
     def _rank(
         self, index: UserIndex | DatabaseIndex, evidence: Evidence, asked: _Asked
@@ -211,17 +238,17 @@ class Retrieval:
 
 
 async def _read(conn: Connection, user_id: UUID, found: list[_Found], asked: _Asked) -> list[Hit]:
-    hits: list[Hit] = []
-    wanted = set(asked.terms)
-    while found and len(hits) < asked.limit:
-        more = asked.limit - len(hits)
-        page, found = found[:more], found[more:]
+    shown, wanted = Shown(), set(asked.terms)
+    for start in range(0, len(found), asked.limit):
+        page = found[start : start + asked.limit]
         ids = [item.memory_id for item in page]
         memories = {m.id: m for m in await memory_store.read_many(conn, user_id, ids)}
-        alive = (item for item in page if item.memory_id in memories)
-        more_hits = [_hit(memories[item.memory_id], item, wanted) for item in alive]
-        hits = with_duplicates(more_hits, shown=hits)
-    return hits
+        for item in page:
+            if memory := memories.get(item.memory_id):
+                shown.add(_hit(memory, item, wanted))
+            if len(shown.hits) == asked.limit:
+                return shown.hits
+    return shown.hits
 
 
 def _hit(memory: Memory, found: _Found, wanted: set[str]) -> Hit:

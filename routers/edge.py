@@ -110,7 +110,8 @@ class Edge:
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
-        self._compressed = GZipMiddleware(app, minimum_size=1_000)
+        # Level 9 takes nearly twice the time, for a fortieth of the size.
+        self._compressed = GZipMiddleware(app, minimum_size=1_000, compresslevel=4)
         self._guarded: ASGIApp = self._within_bounds
         self.timings = Timings()
         self._most_upload_bytes = 0

@@ -1,6 +1,7 @@
 """The files of the pages: served as they are, revalidated by ETag, under a strict CSP; and what
 they may know of this server before anybody signs in."""
 
+import gzip
 import hashlib
 from functools import lru_cache
 from pathlib import Path
@@ -38,6 +39,7 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     # Names carry no version: ask each time, and hear 304.
     "Cache-Control": "no-cache",
+    "Vary": "Accept-Encoding",
 }
 
 
@@ -64,10 +66,11 @@ def _files() -> dict[str, Path]:
 
 
 @lru_cache(maxsize=200)
-def _read(path: Path, changed: int) -> tuple[bytes, str]:
-    """Return the content and its ETag; once for each change."""
+def _read(path: Path, changed: int) -> tuple[bytes, bytes, str]:
+    """Return the content, the same compressed, and its ETag; once for each change."""
     content = path.read_bytes()
-    return content, f'"{hashlib.sha256(content).hexdigest()[:24]}"'
+    etag = f'"{hashlib.sha256(content).hexdigest()[:24]}"'
+    return content, gzip.compress(content, mtime=0), etag
 
 
 async def send(request: Request, name: str, more: dict[str, str] | None = None) -> Response:
@@ -76,10 +79,12 @@ async def send(request: Request, name: str, more: dict[str, str] | None = None) 
     if path is None:
         raise NotFound()
     # Both are in memory or on a local disk: a hop to a thread would take longer.
-    content, etag = _read(path, path.stat().st_mtime_ns)
+    content, compressed, etag = _read(path, path.stat().st_mtime_ns)
     headers = HEADERS | {"ETag": etag} | (more or {})
     if etag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
+    if "gzip" in request.headers.get("accept-encoding", ""):
+        content, headers["Content-Encoding"] = compressed, "gzip"
     return Response(content, headers=headers, media_type=TYPES[path.suffix])
 
 

@@ -6,7 +6,8 @@ It reads the same words and vectors as UserIndex, so that both give the same evi
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from functools import cached_property
+from typing import NamedTuple, TypeAlias
 from uuid import UUID
 
 import numpy as np
@@ -30,7 +31,7 @@ class Hits:
     counts: bytes
 
 
-@dataclass(slots=True)
+@dataclass
 class DatabaseIndex:
     """One query's view of a user: `memories`, `hits` and `chunks` as the statements return them.
 
@@ -67,12 +68,15 @@ class DatabaseIndex:
         )
         return SIDES[self.chunks["sides"][number]], start, stop
 
+    @cached_property
+    def _by_id(self) -> np.ndarray:
+        return np.argsort(self._ids)
+
     def _slots(self, ids: bytes) -> np.ndarray:
         """Return the slots of the ids, or -1 of what another statement did not know."""
-        known, wanted = self._ids, np.frombuffer(ids, "S16")
+        known, wanted, order = self._ids, np.frombuffer(ids, "S16"), self._by_id
         if not len(known):
             return np.full(len(wanted), NOBODY)
-        order = np.argsort(known)
         at = order[np.minimum(np.searchsorted(known, wanted, sorter=order), len(known) - 1)]
         return np.where(known[at] == wanted, at, NOBODY)
 
@@ -95,7 +99,7 @@ class DatabaseIndex:
             occurred_at=occurred.astype(float),
             answered=self._column("answered", "?"),
             conversation=conversation,
-            conversation_words=conversation_index.word_scores(conversation, words.held),
+            held=words.held,
             speaker_named=self._speaker_named(slots, hashes_of(terms)),
             order=conversation_index.in_order(conversation, occurred, created),
         )
@@ -104,26 +108,28 @@ class DatabaseIndex:
         lengths = {side: self._column(side, ">i4").astype(np.float32) for side in SIDES}
         # Words that were packed after the first statement are in `packed`, and not to count twice.
         was_packed = np.append(lengths["prompt"] >= 0, False)  # -1 reads the last one
+        slots, packed = self._slots_packed_here(), list(self.packed.values())
+        for n, side in enumerate(SIDES):
+            lengths[side][slots] = [words.lengths[n] for words in packed]
+        known = np.frombuffer(b"".join(words.terms for words in packed), "<u4")
+        counts = _pairs(b"".join(words.counts for words in packed))
+        of = np.repeat(slots, np.array([len(words.terms) // 4 for words in packed], int))
         found = []
-        for hits in self.hits:
-            slots = self._slots(hits.ids)
-            found.append((np.where(was_packed[slots], slots, NOBODY), _pairs(hits.counts)))
-        for memory_id, packed in self.packed.items():
-            slot = self._slots(memory_id.bytes)
-            for side, length in zip(SIDES, packed.lengths, strict=True):
-                lengths[side][slot] = length
-            known, counts = np.frombuffer(packed.terms, "<u4"), _pairs(packed.counts)
-            for n, term in enumerate(terms):
-                times = counts[known == term]
-                slots, before = found[n]
-                found[n] = np.append(slots, slot[: len(times)]), np.append(before, times, axis=0)
+        for term, hits in zip(terms, self.hits, strict=True):
+            at, here = self._slots(hits.ids), known == term
+            before = np.where(was_packed[at], at, NOBODY)
+            times = np.concatenate([_pairs(hits.counts), counts[here]])
+            found.append((np.append(before, of[here]), times))
         return {side: _field(found, lengths[side], n) for n, side in enumerate(SIDES)}
+
+    def _slots_packed_here(self) -> np.ndarray:
+        return self._slots(b"".join(memory_id.bytes for memory_id in self.packed))
 
     def _speaker_named(self, slots: int, terms: np.ndarray) -> np.ndarray:
         speakers, of_slot = conversation_index.Speakers(), np.full(slots, NOBODY)
         of_slot[self._column("spoken", "?")] = [speakers.number(name) for name in self.speakers]
-        for memory_id, packed in self.packed.items():
-            of_slot[self._slots(memory_id.bytes)] = speakers.number(packed.speaker)
+        packed = self.packed.values()
+        of_slot[self._slots_packed_here()] = [speakers.number(words.speaker) for words in packed]
         return speakers.named(of_slot, terms.tolist())
 
     def _chunk_slots(self) -> np.ndarray:
@@ -155,6 +161,17 @@ class Slice(NamedTuple):
     last: UUID
 
 
+# A slice, or the memories of these ids alone.
+Part: TypeAlias = Slice | tuple[list[UUID]]
+
+
+def _is_in(part: Part, place: int) -> str:
+    """Say in SQL that an id is of the part, whose values are parameters from `place` on."""
+    if isinstance(part, Slice):
+        return f"BETWEEN ${place} AND ${place + 1}"
+    return f"= ANY(${place}::uuid[])"
+
+
 async def slices(conn: Connection, user_id: UUID) -> list[Slice]:
     """Cut a user's memories into SLICEs, the latest ids first: those of our making grow in time."""
     rows = await conn.fetch(
@@ -179,10 +196,10 @@ async def read(
     vector: np.ndarray | None,
     model: str,
     filters: Filters,
-    part: Slice,
+    part: Part,
 ) -> DatabaseIndex:
     memories, speakers = await _memories(conn, user_id, filters, part)
-    hits = await _hits(conn, user_id, hashes_of(terms), part)
+    hits = await hits_of(conn, user_id, hashes_of(terms), part)
     chunks = dict.fromkeys(("ids", "sides", "starts", "stops", "cosines"), b"")
     if vector is not None:
         chunks = await _chunks(conn, user_id, vector, model, part)
@@ -209,11 +226,11 @@ def _joined(columns: Sequence[dict[str, bytes]]) -> dict[str, bytes]:
 
 
 async def _memories(
-    conn: Connection, user_id: UUID, filters: Filters, part: Slice
+    conn: Connection, user_id: UUID, filters: Filters, part: Part
 ) -> tuple[dict[str, bytes], list[bytes]]:
     # One row of long columns: a row for each memory would keep the event loop busy.
     row = await conn.fetchrow(
-        """
+        f"""
         SELECT array_agg(k.speaker) FILTER (WHERE k.speaker IS NOT NULL) AS speakers,
                string_agg(uuid_send(m.id), '') AS ids,
                string_agg(float8send(extract(epoch FROM m.occurred_at)::float8), '') AS occurred,
@@ -234,8 +251,8 @@ async def _memories(
                 SELECT * FROM memory_layer.keywords
                  WHERE user_id = $1 AND memory_id = m.id AND content_hash = m.content_hash
                    AND occurred_at = m.occurred_at AND analyzer = $2 LIMIT 1) k ON true
-         WHERE m.user_id = $1 AND m.deleted_at IS NULL AND m.id BETWEEN $7 AND $8
-        """,
+         WHERE m.user_id = $1 AND m.deleted_at IS NULL AND m.id {_is_in(part, 7)}
+        """,  # nosec B608 # only numbers of parameters
         user_id,
         ANALYZER,
         filters.provider,
@@ -248,20 +265,20 @@ async def _memories(
     return columns, columns.pop("speakers", None) or []
 
 
-async def _hits(conn: Connection, user_id: UUID, terms: np.ndarray, part: Slice) -> list[Hits]:
+async def hits_of(conn: Connection, user_id: UUID, terms: np.ndarray, part: Part) -> list[Hits]:
     # LATERAL: the words of each memory are read once, and not once for each term.
     rows = await conn.fetch(
-        """
+        f"""
         SELECT f.n, string_agg(uuid_send(k.memory_id), '') AS ids,
                string_agg(substring(k.counts FROM f.place / 2 + 1 FOR 2), '') AS counts
           FROM memory_layer.keywords k
          CROSS JOIN LATERAL (
                 SELECT t.n, position(t.term IN k.terms) - 1 AS place
                   FROM unnest($2::bytea[]) WITH ORDINALITY AS t (term, n) OFFSET 0) AS f
-         WHERE k.user_id = $1 AND k.analyzer = $3 AND k.memory_id BETWEEN $4 AND $5
+         WHERE k.user_id = $1 AND k.analyzer = $3 AND k.memory_id {_is_in(part, 4)}
            AND f.place >= 0 AND f.place % 4 = 0
          GROUP BY f.n
-        """,
+        """,  # nosec B608 # only numbers of parameters
         user_id,
         [term.tobytes() for term in terms],
         ANALYZER,
@@ -272,10 +289,10 @@ async def _hits(conn: Connection, user_id: UUID, terms: np.ndarray, part: Slice)
 
 
 async def _chunks(
-    conn: Connection, user_id: UUID, vector: np.ndarray, model: str, part: Slice
+    conn: Connection, user_id: UUID, vector: np.ndarray, model: str, part: Part
 ) -> dict[str, bytes]:
     row = await conn.fetchrow(
-        """
+        f"""
         WITH query AS MATERIALIZED (SELECT memory_layer.as_vector($2::real[]) AS vector)
         SELECT string_agg(uuid_send(c.memory_id), '') AS ids,
                string_agg(CASE c.role WHEN 'prompt' THEN '\\x00'::bytea ELSE '\\x01' END, '')
@@ -285,8 +302,8 @@ async def _chunks(
                string_agg(float4send(
                    memory_layer.cosine_of_units(c.embedding, query.vector)::float4), '') AS cosines
           FROM query, memory_layer.chunks c
-         WHERE c.user_id = $1 AND c.embedding_model = $3 AND c.memory_id BETWEEN $4 AND $5
-        """,
+         WHERE c.user_id = $1 AND c.embedding_model = $3 AND c.memory_id {_is_in(part, 4)}
+        """,  # nosec B608 # only numbers of parameters
         user_id,
         vector.tolist(),
         model,

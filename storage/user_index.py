@@ -26,7 +26,8 @@ class Evidence:
     """What speaks for each slot, arrays of shape (slots,); a similarity of -1 means unknown.
 
     `order` lists slots: those of each conversation one after the other, as it went. `cosines` are
-    of the chunks, and `chunk_slots` says whose each is; a slot of -1 is nobody's.
+    of the chunks, and `chunk_slots` says whose each is; a slot of -1 is nobody's. `held` has an
+    array for each of the query's terms: whether the memory holds it.
     """
 
     allowed: np.ndarray
@@ -38,9 +39,13 @@ class Evidence:
     occurred_at: np.ndarray
     answered: np.ndarray
     conversation: np.ndarray
-    conversation_words: np.ndarray
+    held: list[np.ndarray]
     speaker_named: np.ndarray
     order: np.ndarray
+
+    def conversation_words(self) -> np.ndarray:
+        """What the query's words say for each one's conversation as one text."""
+        return conversation_index.word_scores(self.conversation, self.held)
 
 
 class UserIndex:
@@ -227,7 +232,7 @@ class UserIndex:
             occurred_at=memories["occurred"],
             answered=memories["answered"],
             conversation=conversation,
-            conversation_words=conversation_index.word_scores(conversation, words.held),
+            held=words.held,
             speaker_named=self._speakers.named(memories["speaker"], hashes.tolist()),
             order=self._order,
         )

@@ -33,6 +33,17 @@ async def test_a_file_that_is_known_already_is_not_sent_again(client):
     assert first.headers["cache-control"] == "no-cache"
 
 
+async def test_a_file_comes_compressed_to_whoever_takes_that(client):
+    plain = await client.get("/assets/web/app.js", headers={"Accept-Encoding": "identity"})
+    packed = await client.get("/assets/web/app.js", headers={"Accept-Encoding": "gzip"})
+
+    assert "content-encoding" not in plain.headers
+    assert packed.headers["content-encoding"] == "gzip"
+    assert packed.content == plain.content
+    assert int(packed.headers["content-length"]) < int(plain.headers["content-length"]) / 2
+    assert packed.headers["vary"] == plain.headers["vary"] == "Accept-Encoding"
+
+
 ELSEWHERE = (
     "shared",
     "shared/",

@@ -204,7 +204,7 @@ def test_what_was_just_saved_stands_first_for_its_own_words_before_it_is_embedde
         occurred_at=np.zeros(count),
         answered=np.ones(count, bool),
         conversation=np.full(count, -1),
-        conversation_words=np.zeros(count),
+        held=[],
         speaker_named=np.zeros(count, bool),
         order=np.arange(count),
     )
