@@ -195,7 +195,7 @@ def judge(part: Part, chosen: list[Mutant], trees: list[Path]) -> Result:
 def note(result: Result, mutant: Mutant, *, survived: bool) -> None:
     if not survived:
         result.noticed += 1
-    elif any(known in str(mutant) for known in EQUIVALENT):
+    elif (mutant.path, mutant.what) in EQUIVALENT:
         result.equivalent += 1
     else:
         result.missed.append(mutant)
