@@ -46,7 +46,7 @@ PARTS = (
     Part(
         "auth",
         (("core/auth.py", ()), ("core/jwks.py", ())),
-        ("tests/test_tokens.py", "tests/test_local_auth.py"),
+        ("tests/test_tokens.py",),
         postgres="own",
     ),
     Part(
