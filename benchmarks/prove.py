@@ -180,7 +180,7 @@ def parts(faults: int, users: int) -> list[Part]:
         ),
         Part(
             "streams",
-            script("proxy", "--seconds", "4", "--rounds", "15"),
+            script("proxy", "--memories", "400", "--seconds", "4", "--rounds", "15"),
             (
                 Figure(
                     "added before the first token, p95 ms",
