@@ -52,13 +52,15 @@ PARTS = (
     Part(
         "limiter",
         (("core/rate_limiter.py", ()), ("storage/counters.py", ())),
+        # Those that no slow machine can fail, or it would take a fault for noticed.
         (
-            *("tests/test_breaker.py", "tests/test_limits.py", "tests/test_rag.py"),
-            *(
-                "--deselect",
-                "tests/test_limits.py::test_every_route_for_people_spends_one_request_or_is_free",
-            ),
+            "tests/test_breaker.py",
+            "tests/test_limits.py::test_the_twin_decides_as_the_script_does",
+            "tests/test_limits.py::test_a_minute_slides_and_a_day_ends_at_midnight",
+            "tests/test_limits.py::test_a_replica_on_its_own_spends_its_share_of_what_is_left",
+            "tests/test_limits.py::test_users_who_were_not_seen_for_long_are_forgotten",
         ),
+        postgres="own",
     ),
     Part(
         "change sequence",
