@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import asyncpg
+import psutil
 import pytest
 
 from core.config import ROOT
@@ -148,6 +149,11 @@ def outcome(pid: int, run: Run, limit: float) -> int | None:
     done, status = os.waitpid(pid, os.WNOHANG)
     if not done and time.monotonic() - run.began < limit:
         return None
+    # A Postgres of its own has a session of its own.
+    with suppress(psutil.NoSuchProcess):
+        for process in psutil.Process(pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
     with suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
     if not done:
