@@ -3,10 +3,13 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
 
-.PHONY: run test check format faults isolation fuzz load prove extension test-extension-soak clean
+.PHONY: run test check format faults isolation fuzz load soak prove coverage mutation audit \
+	baseline extension test-extension-soak clean
 N ?= 100
 SEED ?= 1
 SAVES ?= 0
+SAMPLE ?= 0
+SOURCES = main.py core storage routers
 
 run: $(VENV)/.run
 	@exec $(BIN)/python main.py
@@ -20,19 +23,44 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	cd extension && npm run --silent check
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml $(SOURCES) 2>/dev/null
+	git ls-files -z | xargs -0 $(BIN)/detect-secrets-hook --no-verify --baseline .secrets.baseline
+
+# Look at what is new before: passwords of tests, checksums and public keys may stand in it.
+baseline: $(VENV)/.dev
+	$(BIN)/detect-secrets scan --slim --no-verify --exclude-files '(^|/)(package-lock\.json|\.secrets\.baseline)$$' > .secrets.baseline
+
+# Known vulnerabilities; needs the internet, and says so where there is none.
+audit: $(VENV)/.dev
+	@$(BIN)/python -m tests.audit
+
+# The whole suite once more, slower; servers that it starts are followed too.
+coverage: $(VENV)/.dev
+	@rm -rf .coverage && mkdir .coverage
+	$(BIN)/coverage run -m pytest -n 3 --dist loadfile --timeout 600
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/python -m tests.covered
+
+# How many faults put into auth, limiter, change sequence and ownership the tests notice: hours.
+# SAMPLE=40 takes so many of each part.
+mutation: $(VENV)/.dev
+	nice -n 10 $(BIN)/python -m tests.mutation --sample $(SAMPLE) --seed $(SEED)
 
 # The published run is `make faults N=1000 SAVES=50000`.
 faults: $(VENV)/.dev
 	$(BIN)/python -m tests.faults --faults $(N) --seed $(SEED) --saves $(SAVES)
 
 isolation: $(VENV)/.dev
-	$(BIN)/python -m pytest -s tests/test_isolation.py -k "ever_reaches and faiss" --examples 2500 --timeout 7200
+	$(BIN)/python -m pytest -s tests/test_isolation.py -k "ever_reaches and faiss" --steps 100000 --timeout 7200
 
 fuzz: $(VENV)/.dev
 	$(BIN)/python -m pytest -s tests/test_openapi.py --examples 1000 --timeout 7200
 
 load: $(VENV)/.dev
 	$(BIN)/python benchmarks/load.py
+
+soak: $(VENV)/.dev
+	$(BIN)/python benchmarks/soak.py
 
 # The short form of all evidence, in one table.
 prove: $(VENV)/.dev

@@ -17,10 +17,12 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,25 +47,34 @@ from tests.valkey import Valkey  # noqa: E402
 MEAN_WAIT = 2.0
 P95_BOUND_MS = {"local": 200, "remote": 50}
 ACHIEVED_BOUND = 0.97
+SLOW_MS = 100
 
 
 @dataclass(frozen=True)
-class Load:
-    requests: int
-    failed: int
-    per_second: float
+class Times:
+    """Milliseconds."""
+
     p50: float
     p95: float
     p99: float
     slowest: float
 
 
+@dataclass(frozen=True)
+class Load:
+    requests: int
+    failed: int
+    began: float
+    per_second: float
+    times: Times
+    routes: dict[str, Times]
+
+
 @contextlib.contextmanager
-def serving(settings: dict[str, str]) -> Iterator[psutil.Process]:
+def serving(settings: dict[str, str], log: Path | None = None) -> Iterator[psutil.Process]:
     command = [sys.executable, str(ROOT / "main.py")]
-    server = subprocess.Popen(
-        command, env=os.environ | settings, stdout=subprocess.DEVNULL, cwd=ROOT
-    )
+    with (log or Path(os.devnull)).open("wb") as lines:
+        server = subprocess.Popen(command, env=os.environ | settings, stdout=lines, cwd=ROOT)
     try:
         yield psutil.Process(server.pid)
     finally:
@@ -144,19 +155,54 @@ async def locust(url: str, tokens: Path, users: int, seconds: float) -> Load:
     return summed(json.loads(out))
 
 
-def summed(entries: list[dict[str, object]]) -> Load:
-    times: Counter[float] = Counter()
+def summed(entries: list[dict[str, Any]]) -> Load:
+    everything: Counter[float] = Counter()
+    routes = {}
     for entry in entries:
-        times.update({float(ms): n for ms, n in entry["response_times"].items()})
+        times = Counter({float(ms): n for ms, n in entry["response_times"].items()})
+        everything += times
+        routes[entry["name"]] = times_of(times)
     requests = sum(entry["num_requests"] for entry in entries)
     began = min(entry["start_time"] for entry in entries)
     ended = max(entry["last_request_timestamp"] for entry in entries)
     return Load(
         requests,
         sum(entry["num_failures"] for entry in entries),
+        began,
         requests / (ended - began),
-        *(percentile(times, share) for share in (0.5, 0.95, 0.99, 1)),
+        times_of(everything),
+        routes,
     )
+
+
+def times_of(times: Counter[float]) -> Times:
+    return Times(*(percentile(times, share) for share in (0.5, 0.95, 0.99, 1)))
+
+
+@dataclass
+class Served:
+    """What the service's log says: times by its own clock, slow requests by the second in which
+    they began, and what it refused."""
+
+    times: dict[str, Counter[float]] = field(default_factory=lambda: defaultdict(Counter))
+    slow: Counter[int] = field(default_factory=Counter)
+    refused: Counter[str] = field(default_factory=Counter)
+
+
+def by_the_service(log: Path, since: float) -> Served:
+    served = Served()
+    for line in log.read_text().splitlines():
+        said = json.loads(line) if line.startswith("{") else {"event": "for people"}
+        if said["event"] != "request":
+            continue
+        ended = datetime.fromisoformat(said["timestamp"]).timestamp()
+        if ended >= since:
+            served.times[str(said["route"])][said["ms"]] += 1
+            if said["ms"] > SLOW_MS:
+                served.slow[int(ended - said["ms"] / 1_000 - since)] += 1
+            if said["code"]:
+                served.refused[said["code"]] += 1
+    return served
 
 
 def percentile(times: Counter[float], share: float) -> float:
@@ -184,8 +230,9 @@ async def one_round(kind: str, url: str, users: int, seconds: float, memories: i
             "DEFAULT_TIER": "pro",
             "LOG_LEVEL": "info",
         }
+        log = Path(folder) / "log"
         async with embedder(kind) as embeds:
-            with serving(settings | embeds) as process:
+            with serving(settings | embeds, log) as process:
                 address = f"http://127.0.0.1:{port}"
                 await ready(address)
                 before = process.cpu_times()
@@ -194,7 +241,9 @@ async def one_round(kind: str, url: str, users: int, seconds: float, memories: i
                 spent = after.user + after.system - before.user - before.system
                 backlog = await waiting(url)
         valkey.close()
-    return report(kind, load, users, backlog, spent / load.requests)
+        passed = report(kind, load, users, backlog, spent / load.requests)
+        report_routes(load, by_the_service(log, load.began))
+    return passed
 
 
 async def waiting(url: str) -> int:
@@ -211,16 +260,26 @@ def report(kind: str, load: Load, users: int, backlog: int, cpu: float) -> bool:
     achieved = load.per_second / offered
     print(f"\n| {users} people, {kind} embedder | measured | bound |\n| --- | --- | --- |")
     print(f"| requests, failed | {load.requests}, {load.failed} | 0 failed |")
-    print(
-        f"| p50 / p95 / p99 / most, ms | {load.p50:.0f} / **{load.p95:.0f}** / {load.p99:.0f}",
-        end="",
-    )
-    print(f" / {load.slowest:.0f} | p95 {bound} |")
+    print(f"| p50 / p95 / p99 / most, ms | {shown(load.times)} | p95 {bound} |")
     print(f"| achieved / offered | {load.per_second:.0f} / {offered:.0f} = {achieved:.3f}", end="")
     print(f" | {ACHIEVED_BOUND} |")
     print(f"| CPU of the service a request, all its work included, ms | {cpu * 1000:.2f} | |")
     print(f"| memories that wait for their vectors | {backlog} | |", flush=True)
-    return load.failed == 0 and load.p95 <= bound and achieved >= ACHIEVED_BOUND
+    return load.failed == 0 and load.times.p95 <= bound and achieved >= ACHIEVED_BOUND
+
+
+def shown(times: Times) -> str:
+    return f"{times.p50:.0f} / **{times.p95:.0f}** / {times.p99:.0f} / {times.slowest:.0f}"
+
+
+def report_routes(load: Load, served: Served) -> None:
+    print("\n| p50 / p95 / p99 / most, ms | for Locust | by the service's own clock |")
+    print("| --- | --- | --- |")
+    for route, times in sorted(load.routes.items()):
+        print(f"| `{route}` | {shown(times)} | {shown(times_of(served.times[route]))} |")
+    worst = ", ".join(f"{count} in second {second}" for second, count in served.slow.most_common(5))
+    print(f"\nSlower than {SLOW_MS} ms in the service: {served.slow.total()} ({worst})")
+    print(f"Refused by the service: {dict(served.refused)}", flush=True)
 
 
 async def compare(kinds: list[str], users: int, seconds: float, memories: int) -> int:

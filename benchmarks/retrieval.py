@@ -1,15 +1,20 @@
 """How well the product finds the evidence of questions about recorded conversations.
 
 usage: python benchmarks/retrieval.py DATA_DIR [--set NAME] [--out FILE] [--against FILE]
+                                      [--publish]
 
 Stores each conversation of the sets under DATA_DIR (LoCoMo, BEAM and LongMemEval formats, see
 conversations.py) as a user of its own in a Postgres of its own, through the save path and the
 embedding worker, and asks through core.retrieval. Three baselines rank the same evidence: words
 only (BM25), meaning only, and both by reciprocal rank. Prints tables; FILE holds a line a question.
+The last published run is beside this file, question by question without its words, and is compared
+with always; `--publish` writes it anew.
 """
 
 import argparse
 import asyncio
+import base64
+import hashlib
 import json
 import sys
 import tempfile
@@ -46,6 +51,7 @@ from storage.migrate import migrate
 from storage.user_index import Evidence
 
 ROOT = Path(__file__).resolve().parent.parent
+PUBLISHED = ROOT / "benchmarks" / "retrieval_published.json"
 OURS = "Memory Layer"
 # Enough to name five sessions by their best memories; ranks beyond it count as not found.
 DEPTH = 100
@@ -205,16 +211,47 @@ def compare(rows: list[dict], against: Path | None) -> None:
     for system in list(SYSTEMS)[1:]:
         pairs = [(row["scores"][OURS], row["scores"][system]) for row in rows]
         print_differences(f"- {system}", pairs)
+    compare_with(rows, "the last published run", read_published())
     if against:
         earlier = {key_of(row): row["scores"][OURS] for row in read_rows(against)}
-        same = [
-            (row["scores"][OURS], earlier[key_of(row)]) for row in rows if key_of(row) in earlier
-        ]
-        print_differences(f"- {against.name}", same)
+        compare_with(rows, against.name, earlier)
 
 
-def key_of(row: dict) -> tuple[str, str, int, str]:
-    return row["set"], row["conversation"], row["number"], row["question"]
+def compare_with(rows: list[dict], name: str, earlier: dict[str, dict[str, float]]) -> None:
+    same = [(row["scores"][OURS], earlier[key_of(row)]) for row in rows if key_of(row) in earlier]
+    print_differences(f"- {name}", same)
+
+
+def key_of(row: dict) -> str:
+    """Names a question of a set without repeating its words."""
+    said = json.dumps([row["set"], row["conversation"], row["number"], row["question"]])
+    return base64.urlsafe_b64encode(hashlib.sha256(said.encode()).digest()).decode()[:12]
+
+
+def read_published() -> dict[str, dict[str, float]]:
+    if not PUBLISHED.exists():
+        return {}
+    published = json.loads(PUBLISHED.read_text("utf-8"))
+    names = published["measures"]
+    return {
+        key: {name: value for name, value in zip(names, values, strict=True) if value is not None}
+        for key, values in published["questions"].items()
+    }
+
+
+def publish(rows: list[dict]) -> None:
+    """Write what the sets of this run have come to; the other sets' figures stay."""
+    scores = read_published() | {key_of(row): row["scores"][OURS] for row in rows}
+    lines = [
+        f'"{key}": {json.dumps([rounded(of.get(name)) for name in MEASURES])}'
+        for key, of in sorted(scores.items())
+    ]
+    head = f'{{"measures": {json.dumps(MEASURES)},\n"questions": {{\n'
+    PUBLISHED.write_text(head + ",\n".join(lines) + "\n}}\n", "utf-8")
+
+
+def rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
 
 
 def read_rows(path: Path) -> list[dict]:
@@ -254,6 +291,8 @@ async def run(options: argparse.Namespace) -> None:
     await embedder.aclose()
     if options.out:
         options.out.write_text("".join(json.dumps(row) + "\n" for row in all_rows), "utf-8")
+    if options.publish:
+        publish(all_rows)
 
 
 if __name__ == "__main__":
@@ -262,5 +301,6 @@ if __name__ == "__main__":
     parser.add_argument("--set", action="append", help="only this set; may be given again")
     parser.add_argument("--out", type=Path, help="write a JSON line for each question")
     parser.add_argument("--against", type=Path, help="compare with an earlier --out")
+    parser.add_argument("--publish", action="store_true", help="make this the published run")
     parser.add_argument("--models", type=Path, default=ROOT / "models")
     asyncio.run(run(parser.parse_args()))

@@ -236,7 +236,7 @@ class LocalAuth:
             "access_token": self._keys.sign(
                 {"iss": self._settings.token_issuer, **claims, **times}
             ),
-            "token_type": "bearer",
+            "token_type": "bearer",  # nosec B105 # the name of a kind
             "expires_in": lifetime,
             "expires_at": now + lifetime,
             "refresh_token": refresh_token,

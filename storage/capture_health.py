@@ -62,7 +62,7 @@ async def by_site(conn: Connection, since: date) -> list[SiteDay]:
         f"""
         SELECT day, site, {_SUMS} FROM memory_layer.capture_health
          WHERE day >= $1 GROUP BY day, site ORDER BY day, site
-        """,  # noqa: S608
+        """,  # nosec B608 # made of the constants below
         since,
     )
     return [SiteDay(**row) for row in rows]
@@ -85,4 +85,4 @@ _PUT = f"""
      ORDER BY day, site
         ON CONFLICT (user_id, day, site, installation) DO UPDATE
        SET {_GREATEST}, version = EXCLUDED.version, updated_at = now()
-"""  # noqa: S608 - made of the constants above
+"""  # nosec B608 # made of the constants above

@@ -252,7 +252,7 @@ async def _memories(
                  WHERE user_id = $1 AND memory_id = m.id AND content_hash = m.content_hash
                    AND occurred_at = m.occurred_at AND analyzer = $2 LIMIT 1) k ON true
          WHERE m.user_id = $1 AND m.deleted_at IS NULL AND m.id {_is_in(part, 7)}
-        """,  # noqa: S608
+        """,  # nosec B608 # only numbers of parameters
         user_id,
         ANALYZER,
         filters.provider,
@@ -278,7 +278,7 @@ async def hits_of(conn: Connection, user_id: UUID, terms: np.ndarray, part: Part
          WHERE k.user_id = $1 AND k.analyzer = $3 AND k.memory_id {_is_in(part, 4)}
            AND f.place >= 0 AND f.place % 4 = 0
          GROUP BY f.n
-        """,  # noqa: S608
+        """,  # nosec B608 # only numbers of parameters
         user_id,
         [term.tobytes() for term in terms],
         ANALYZER,
@@ -303,7 +303,7 @@ async def _chunks(
                    memory_layer.cosine_of_units(c.embedding, query.vector)::float4), '') AS cosines
           FROM query, memory_layer.chunks c
          WHERE c.user_id = $1 AND c.embedding_model = $3 AND c.memory_id {_is_in(part, 4)}
-        """,  # noqa: S608
+        """,  # nosec B608 # only numbers of parameters
         user_id,
         vector.tolist(),
         model,

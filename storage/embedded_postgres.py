@@ -9,7 +9,7 @@ import pwd
 import shutil
 import signal
 import stat
-import subprocess
+import subprocess  # nosec B404 # each call says why it is safe
 import sys
 import tempfile
 import time
@@ -146,7 +146,7 @@ class EmbeddedPostgres:
             if log.tell() > LOG_MAX_BYTES:
                 log.truncate(0)
             # Not asyncio's subprocess: uvloop's cannot change the user.
-            self._child = subprocess.Popen(command, stdout=log, stderr=log, **options)  # noqa: S603
+            self._child = subprocess.Popen(command, stdout=log, stderr=log, **options)  # nosec B603 # a command of ours, no shell
 
     async def _answers(self) -> bool:
         """Wait until the server answers; False when it ended instead."""
@@ -336,7 +336,7 @@ def _child_options(account: Account) -> dict[str, Any]:
 def _run(account: Account, *command: str | Path) -> subprocess.CompletedProcess[str]:
     # `env` answers 126 or 127 where starting the program itself would raise.
     options = _child_options(account) | {"capture_output": True, "text": True, "errors": "replace"}
-    return subprocess.run(("/usr/bin/env", *command), check=False, **options)  # noqa: S603
+    return subprocess.run(("/usr/bin/env", *command), check=False, **options)  # nosec B603 # commands of ours, no shell
 
 
 def _can(account: Account, *command: str | Path) -> bool:

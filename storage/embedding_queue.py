@@ -79,7 +79,7 @@ async def _lease(
            SET leased_until = now() + interval '{LEASE_SECONDS} s', attempts = attempts + 1
           FROM picked WHERE m.user_id = picked.user_id AND m.id = picked.id
         RETURNING m.user_id, m.id, m.prompt, m.response, m.content_hash, m.occurred_at
-        """,  # noqa: S608 - made of the constants above
+        """,  # nosec B608 # made of the constants above
         after,
     )
     return [Leased(**row) for row in rows]
@@ -96,7 +96,7 @@ async def give_up_on_deadly(pool: Pool) -> None:
                      WHERE {_WAITING} AND attempts >= {MOST_ATTEMPTS}
                        FOR UPDATE SKIP LOCKED) deadly
              WHERE m.user_id = deadly.user_id AND m.id = deadly.id
-            """  # noqa: S608
+            """  # nosec B608 # made of the constants above
         )
 
 
@@ -173,7 +173,7 @@ async def _release(pool: Pool, leased: Sequence[Leased], assignment: str) -> Non
                      WHERE m.embedding_state = 'open'
                        FOR UPDATE OF m SKIP LOCKED) mine
              WHERE m.user_id = mine.user_id AND m.id = mine.id
-            """,  # noqa: S608 - both assignments stand above
+            """,  # nosec B608 # both assignments stand above
             [item.user_id for item in leased],
             [item.id for item in leased],
             [item.content_hash for item in leased],

@@ -84,7 +84,7 @@ async def add(
         f"""
         INSERT INTO memory_layer.imports (user_id, id, file_name, bytes) VALUES ($1, $2, $3, $4)
         RETURNING {_COLUMNS}
-        """,  # noqa: S608 - made of the constant above
+        """,  # nosec B608 # made of the constant above
         user_id,
         job_id,
         file_name,
@@ -96,7 +96,7 @@ async def add(
 
 async def read(conn: Connection, user_id: UUID, job_id: UUID) -> Job | None:
     row = await conn.fetchrow(
-        f"SELECT {_COLUMNS} FROM memory_layer.imports WHERE user_id = $1 AND id = $2",  # noqa: S608
+        f"SELECT {_COLUMNS} FROM memory_layer.imports WHERE user_id = $1 AND id = $2",  # nosec B608 # made of the constant above
         user_id,
         job_id,
     )
@@ -109,7 +109,7 @@ async def listed(conn: Connection, user_id: UUID) -> list[Job]:
         f"""
         SELECT {_COLUMNS} FROM memory_layer.imports WHERE user_id = $1
          ORDER BY created_at DESC, id
-        """,  # noqa: S608
+        """,  # nosec B608 # made of the constant above
         user_id,
     )
     return [_job(row) for row in rows]
@@ -147,7 +147,7 @@ async def begin(conn: Connection, user_id: UUID, job_id: UUID) -> Job | None:
         UPDATE memory_layer.imports SET state = 'running', updated_at = now()
          WHERE user_id = $1 AND id = $2 AND state IN ('queued', 'running')
         RETURNING {_COLUMNS}
-        """,  # noqa: S608
+        """,  # nosec B608 # made of the constant above
         user_id,
         job_id,
     )

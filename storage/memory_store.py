@@ -164,7 +164,7 @@ _WRITE = f"""
                                   THEN m.embedding_state ELSE 'open' END,
            attempts = 0,
            leased_until = NULL
-"""  # noqa: S608 - made of the constants above
+"""  # nosec B608 # made of the constants above
 
 
 async def write(conn: Connection, rows: Sequence[Row]) -> None:
@@ -182,7 +182,7 @@ async def read_many(conn: Connection, user_id: UUID, ids: Sequence[UUID]) -> lis
         f"""
         SELECT {COLUMNS} FROM memory_layer.memories
          WHERE user_id = $1 AND id = ANY($2::uuid[]) AND deleted_at IS NULL
-        """,  # noqa: S608
+        """,  # nosec B608 # made of the constant above
         user_id,
         ids,
     )
@@ -215,7 +215,7 @@ async def page(
            AND ($6::timestamptz IS NULL OR (occurred_at, id) {beyond} ($6, $7::uuid))
          ORDER BY occurred_at {order}, id {order}
          LIMIT $8
-        """,  # noqa: S608
+        """,  # nosec B608 # of constants; the words for the order are ours
         user_id,
         filters.provider,
         filters.conversation_id,
@@ -248,7 +248,7 @@ async def edit(
            SET {", ".join(assignments)}, change_seq = $3, updated_at = now()
          WHERE user_id = $1 AND id = $2 AND deleted_at IS NULL
         RETURNING {COLUMNS}
-        """,  # noqa: S608
+        """,  # nosec B608 # names of columns come from a model of ours
         user_id,
         memory_id,
         number,

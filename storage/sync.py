@@ -54,7 +54,7 @@ async def page(
             OR change_seq = (SELECT min(change_seq) FROM memory_layer.memories
                               WHERE user_id = $1 AND change_seq > $2)
          ORDER BY change_seq
-        """,  # noqa: S608 - made of the constant above
+        """,  # nosec B608 # made of the constant above
         user_id,
         behind,
         through,

@@ -38,7 +38,7 @@ async def page(
              ORDER BY v.deleted_at DESC, v.memory_id DESC
              LIMIT $4) t
          ORDER BY deleted_at DESC, id DESC
-        """,  # noqa: S608 - made of the constants above
+        """,  # nosec B608 # made of the constants above
         user_id,
         *(start or (None, None)),
         limit,
@@ -62,7 +62,7 @@ async def restore(conn: Connection, user_id: UUID, memory_id: UUID, number: int)
           FROM memory_layer.versions v
          WHERE m.user_id = $1 AND m.id = $2 AND m.deleted_at IS NOT NULL
            AND v.user_id = $1 AND v.memory_id = $2 AND v.deleted_at IS NOT NULL
-        """,  # noqa: S608
+        """,  # nosec B608 # made of the constant above
         user_id,
         memory_id,
         number,

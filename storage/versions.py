@@ -43,7 +43,7 @@ async def keep(conn: Connection, user_id: UUID, memory_id: UUID, *, deleting: bo
                {KEPT}, updated_at, CASE WHEN $3 THEN now() END
           FROM memory_layer.memories
          WHERE user_id = $1 AND id = $2 AND deleted_at IS NULL
-        """,  # noqa: S608 - made of the constant above
+        """,  # nosec B608 # made of the constant above
         user_id,
         memory_id,
         deleting,

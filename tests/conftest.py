@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import asyncpg
 import httpx
@@ -21,7 +21,9 @@ from asgi_lifespan import LifespanManager
 
 from core.config import ROOT, Settings
 from core.minilm import prepare_model
+from core.signing_keys import load_or_create_keys
 from main import create_app
+from storage.database import open_pool
 from storage.embedded_postgres import embedded_postgres
 from storage.migrate import migrate
 from tests.browser import browser as browser
@@ -29,16 +31,27 @@ from tests.valkey import Valkey
 
 PASSWORD = "correct horse battery staple"
 ADMIN_KEY = "mla_the-key-of-the-operator-in-tests"
+# The last is how `make coverage` follows the servers that tests start.
+INHERITED = {
+    name: os.environ[name]
+    for name in ("PATH", "HOME", "COVERAGE_PROCESS_CONFIG")
+    if name in os.environ
+}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The published forms of what the suite runs shortly: `make isolation`, `make fuzz`."""
-    parser.addoption("--examples", type=int, default=0, help="so many of a random test, not few")
+    parser.addoption("--examples", type=int, default=0, help="cases for each operation: fuzzing")
+    parser.addoption("--steps", type=int, default=0, help="of the three people: isolation")
+    parser.addoption("--cluster", help="the address of a Postgres as the fixture of this name's")
 
 
 @pytest.fixture(scope="session")
-async def cluster() -> AsyncIterator[str]:
+async def cluster(pytestconfig: pytest.Config) -> AsyncIterator[str]:
     """The address of a Postgres that holds one migrated database, `template`."""
+    if running := pytestconfig.getoption("--cluster"):
+        yield running
+        return
     with tempfile.TemporaryDirectory(prefix="ml-", ignore_cleanup_errors=True) as folder:
         # Postgres' own user may enter it then, and the cluster goes with it in the end.
         Path(folder).chmod(0o711)  # noqa: ASYNC240 - nothing else runs yet
@@ -140,6 +153,28 @@ async def sign_up(client: httpx.AsyncClient, name: str) -> Headers:
     return {"Authorization": f"Bearer {answer.json()['access_token']}"}
 
 
+async def signer(database_url: str) -> Callable[[UUID], Headers]:
+    """What signs people in whom the accounts at home need not know."""
+    issuer = Settings(_env_file=None).token_issuer
+    async with open_pool(database_url, 1, 1) as pool:
+        keys = await load_or_create_keys(pool)
+
+    def sign(user_id: UUID) -> Headers:
+        now = int(time.time())
+        claims: dict[str, object] = {
+            "iss": issuer,
+            "aud": "authenticated",
+            "role": "authenticated",
+            "sub": str(user_id),
+            "session_id": str(uuid4()),
+            "iat": now,
+            "exp": now + 3_600,
+        }
+        return {"Authorization": f"Bearer {keys.sign(claims)}"}
+
+    return sign
+
+
 async def issue_token(client: httpx.AsyncClient, owner: Headers, *scopes: str) -> Headers:
     """Make a personal API token of these scopes, or of all."""
     body = {"name": "a program", "scopes": scopes or ("read", "write", "chat")}
@@ -191,11 +226,10 @@ class Server:
         return self._log.read().decode()
 
     def start(self, folder: Path = ROOT) -> None:
-        inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         self.process = subprocess.Popen(
             [sys.executable, "main.py"],
             cwd=folder,
-            env=inherited | self._settings | {"PORT": str(self.port)},
+            env=INHERITED | self._settings | {"PORT": str(self.port)},
             stdout=self._log,
             stderr=subprocess.STDOUT,
         )

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gzip
 import io
 import resource
 import zipfile
@@ -15,6 +16,8 @@ from tests.conftest import Headers, Server, until
 
 IDLE = 1_100
 MIB = 1024 * 1024
+# Members of a gzip may follow one another.
+GZIP_OF_A_GIGABYTE = gzip.compress(b"\0" * 16 * MIB) * 64
 HEAD = b"POST /save-prompt HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
 
 
@@ -151,6 +154,35 @@ async def test_a_zip_that_unpacks_to_a_gigabyte_fills_neither_memory_nor_time(
     assert "zip_bomb" in ended["reasons"]
     # The process that imports is itself some 60 MB.
     assert most - before < 200 * MIB
+
+
+@pytest.mark.parametrize("path", ["/save-prompt", "/search", "/import"])
+async def test_a_body_that_would_unpack_to_a_gigabyte_is_refused_unread(
+    module_server: Server, http: httpx.AsyncClient, ann: Headers, path: str
+) -> None:
+    before = resident(module_server)
+    packed = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    sent = await http.post(path, content=GZIP_OF_A_GIGABYTE, headers=ann | packed)
+
+    assert (sent.status_code, sent.json()["error_code"]) == (415, "UNSUPPORTED_ENCODING")
+    assert resident(module_server) - before < 100 * MIB
+
+
+async def test_a_gzip_brought_in_as_a_past_is_not_unpacked(
+    module_server: Server, http: httpx.AsyncClient, ann: Headers
+) -> None:
+    before = resident(module_server)
+    sent = await http.post("/import", content=GZIP_OF_A_GIGABYTE, headers=ann)
+    job = sent.json()["data"]["id"]
+
+    async def is_over() -> bool:
+        state = await http.get(f"/import/{job}", headers=ann)
+        assert resident(module_server) - before < 200 * MIB
+        return state.json()["data"]["state"] in ("failed", "done")
+
+    await until(is_over)
+    ended = (await http.get(f"/import/{job}", headers=ann)).json()["data"]
+    assert (ended["state"], ended["imported"]) == ("failed", 0)
 
 
 async def test_guessing_tokens_costs_the_guesser_and_nobody_else(

@@ -157,6 +157,12 @@ def test_at_most_two_places_catch_everything():
     assert len(broad) <= 2, broad
 
 
+def test_every_finding_that_is_ignored_has_its_reason_beside_it():
+    for path in SOURCES:
+        for ignored in re.findall(r"# nosec.*", path.read_text()):
+            assert re.fullmatch(r"# nosec B\d{3} # \w.{5,}", ignored), (path, ignored)
+
+
 def test_nothing_is_mocked():
     for path in TESTS:
         if path != Path(__file__):

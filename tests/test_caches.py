@@ -106,7 +106,10 @@ async def loaded(retrieval: Retrieval, user_id: UUID) -> None:
 async def test_a_person_with_many_memories_finds_what_an_exact_search_finds(pool, database):
     near = Near(12_500)
     user_id = await remember(database, near)
-    cached, exact = Retrieval(pool, near, PLENTY), Retrieval(pool, near, PLENTY, cached=False)
+    cached, exact = (
+        Retrieval(pool, near, PLENTY),
+        Retrieval(pool, near, PLENTY, cached=False, hurry=60),
+    )
 
     agreed = []
     for n in range(0, 12_500, 2_500):
@@ -128,7 +131,8 @@ async def test_a_person_with_many_memories_finds_what_an_exact_search_finds(pool
 async def test_a_search_is_answered_while_its_cache_is_still_being_loaded(pool, database):
     near = Near(3_000)
     user_id = await remember(database, near)
-    hurried, patient = Retrieval(pool, near, PLENTY, patience=0), Retrieval(pool, near, PLENTY)
+    hurried = Retrieval(pool, near, PLENTY, patience=0, hurry=60)
+    patient = Retrieval(pool, near, PLENTY)
 
     at_once = await found(hurried, user_id, "note 11")
 
@@ -368,7 +372,10 @@ async def test_with_and_without_a_cache_the_same_is_found_for_the_same_reasons(p
         if n % 2:
             captures.append(Capture(user_id, memory_id, "response", response, "complete", **chat))
     await write_together(pool, captures)
-    retrievals = Retrieval(pool, embedder, PLENTY), Retrieval(pool, embedder, PLENTY, cached=False)
+    retrievals = (
+        Retrieval(pool, embedder, PLENTY),
+        Retrieval(pool, embedder, PLENTY, cached=False, hurry=60),
+    )
 
     async def both_find_the_same() -> None:
         for query in QUESTIONS:

@@ -24,6 +24,8 @@ from storage.database import (
     open_pool,
     transaction,
 )
+from storage.erasure import acting_as_eraser
+from storage.job_runs import acting_as_janitor
 from storage.migrate import known, migrate
 from tests.conftest import app_client, execute, sign_up, url_of
 from tests.test_embedding_queue import (
@@ -76,6 +78,80 @@ async def test_who_acts_for_nobody_sees_nothing(pool: Pool, table: str) -> None:
         assert await conn.fetch(READ_OWNERS + table) == []
     async with transaction(pool, "memory_layer_app") as conn:
         assert await conn.fetch(READ_OWNERS + table) == []
+
+
+WHOM_IT_ACTS_FOR = """
+    (user_id = ANY (( SELECT memory_layer.acting_user_ids() AS acting_user_ids)::uuid[]))
+"""
+
+
+async def test_every_table_shows_the_service_the_rows_of_whom_it_acts_for_and_no_other(
+    database: asyncpg.Connection,
+) -> None:
+    policies = await database.fetch(
+        """
+        SELECT tablename, qual, coalesce(with_check, qual) AS written, cmd FROM pg_policies
+         WHERE 'memory_layer_app' = ANY (roles)
+        """
+    )
+    granted = await database.fetch(
+        """
+        SELECT DISTINCT table_name FROM information_schema.column_privileges
+         WHERE grantee = 'memory_layer_app' AND column_name = 'user_id'
+        """
+    )
+    assert {row["tablename"] for row in policies} == {row["table_name"] for row in granted}
+    assert {(row["qual"], row["written"], row["cmd"]) for row in policies} == {
+        (WHOM_IT_ACTS_FOR.strip(), WHOM_IT_ACTS_FOR.strip(), "ALL")
+    }
+
+
+OLD_AND_NEW = """
+    UPDATE memory_layer.user_state SET erased_at = now() - interval '7 days' WHERE user_id = $1;
+    UPDATE memory_layer.user_state SET erased_at = now() - interval '9 days' WHERE user_id = $2;
+    INSERT INTO memory_layer.daily_use (user_id, day, requests)
+    SELECT $1, current_date - days, 1 FROM unnest(ARRAY[0, 400, 401]) AS t (days);
+    INSERT INTO memory_layer.memories
+           (user_id, id, status, provider, content_hash, occurred_at, change_seq, deleted_at)
+    SELECT $1, gen_random_uuid(), 'waiting', 'x', '', now(), 90 + days,
+           now() - days * interval '1 day'
+      FROM unnest(ARRAY[0, 29, 31]) AS t (days)
+"""
+LEFT = """
+    SELECT (SELECT count(*) FROM memory_layer.memories),
+           (SELECT count(*) FROM memory_layer.daily_use),
+           (SELECT count(*) FROM memory_layer.user_state)
+"""
+
+
+async def test_who_cleans_up_sees_no_memory_that_is_kept_and_takes_away_only_what_is_old(
+    pool: Pool, database: asyncpg.Connection
+) -> None:
+    statements = OLD_AND_NEW.replace("$1", f"'{ALICE}'::uuid").replace("$2", f"'{BOB}'::uuid")
+    await database.execute(statements)
+
+    async with acting_as_janitor(pool) as conn:
+        seen = await conn.fetch("SELECT deleted_at FROM memory_layer.memories")
+        for table in ("memories", "daily_use", "user_state"):
+            await conn.execute(f"DELETE FROM memory_layer.{table}")
+
+    assert len(seen) == 3
+    assert None not in {row["deleted_at"] for row in seen}
+    # Both memories that are kept and two deletions; two days; the mark that may still be needed.
+    assert tuple(await database.fetchrow(LEFT)) == (4, 2, 1)
+
+
+async def test_who_erases_sees_whom_the_mark_names_and_nobody_else(
+    pool: Pool, database: asyncpg.Connection
+) -> None:
+    await database.execute(
+        "UPDATE memory_layer.user_state SET erased_at = now() WHERE user_id = $1", BOB
+    )
+
+    async with acting_as_eraser(pool) as conn:
+        owners = await conn.fetch(READ_OWNERS + "user_state")
+
+    assert [row["user_id"] for row in owners] == [BOB]
 
 
 FORBIDDEN = {

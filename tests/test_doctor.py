@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import subprocess
 import sys
 from contextlib import asynccontextmanager
@@ -15,7 +14,7 @@ from pydantic import SecretStr
 from core.config import ROOT
 from core.doctor import examine
 from core.signing_keys import LocalKeys
-from tests.conftest import execute, url_of
+from tests.conftest import INHERITED, execute, url_of
 from tests.embedding_server import embedding_server
 from tests.valkey import Valkey
 from tests.wire_server import wire_server
@@ -71,12 +70,11 @@ async def faults(settings, **changed):
 
 
 async def doctor(**environment):
-    inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     return await asyncio.to_thread(
         subprocess.run,
         [sys.executable, "main.py", "doctor"],
         cwd=ROOT,
-        env=inherited | environment,
+        env=INHERITED | environment,
         capture_output=True,
         text=True,
         check=False,

@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from core.config import ROOT
-from tests.conftest import Headers, Server, free_port, sign_up, until
+from tests.conftest import INHERITED, Headers, Server, free_port, sign_up, until
 from tests.embedding_server import embedding_server
 from tests.faults.disk import CannotMount, fill, mounted
 
@@ -365,11 +365,11 @@ async def test_a_full_disk_refuses_saves_clearly_and_loses_none(small_disk: Path
 
 def start_with(**settings: str) -> subprocess.CompletedProcess[str]:
     """Run the service with these settings alone and wait for it to end."""
-    path = {"PATH": os.environ["PATH"], "EMBEDDER": "none", "PORT": str(free_port())}
+    given = INHERITED | {"EMBEDDER": "none", "PORT": str(free_port())}
     return subprocess.run(
         [sys.executable, "main.py"],
         cwd=ROOT,
-        env=path | settings,
+        env=given | settings,
         capture_output=True,
         text=True,
         timeout=60,

@@ -16,7 +16,14 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
-from core.auth import CACHE_SIZE, MAX_TOKEN, TokenVerifier, User
+from core.auth import (
+    CACHE_SIZE,
+    JUST_NOW,
+    MAX_TOKEN,
+    TokenVerifier,
+    User,
+    signed_in_just_now,
+)
 from core.config import SettingsError
 from core.errors import Unauthorized, Unavailable
 from core.jwks import COOLDOWN, FRESH_FOR, MAX_BYTES, REFRESH_AFTER, STALE_FOR, RemoteKeys
@@ -375,9 +382,47 @@ async def test_a_legacy_token_needs_no_key_server(legacy_verifier, key_server):
     assert key_server.requests == []
 
 
+@pytest.mark.parametrize(
+    ("amr", "proved"),
+    [
+        pytest.param([{"method": "password", "timestamp": 5}], 5, id="by a password"),
+        pytest.param(
+            [{"method": "totp", "timestamp": 9.5}, {"method": "password", "timestamp": 5}],
+            9.5,
+            id="by two proofs, the last of them",
+        ),
+        pytest.param(
+            [{"method": "password", "timestamp": 5}, {"method": "token_refresh", "timestamp": 9}],
+            5,
+            id="and refreshed, which proves nothing",
+        ),
+        pytest.param([{"method": "anonymous", "timestamp": 5}], None, id="as nobody"),
+        pytest.param([{"method": "password", "timestamp": True}], None, id="at no time"),
+        pytest.param(
+            [{"method": "password"}, "password", None], None, id="in forms we do not know"
+        ),
+        pytest.param({"timestamp": 5}, None, id="in no list"),
+        pytest.param(None, None, id="in no way that is told"),
+    ],
+)
+async def test_a_token_says_when_its_user_was_last_proved_to_be_it(verifier, amr, proved):
+    assert (await verifier.verify(saying(amr=amr))).signed_in_at == proved
+
+
+@pytest.mark.parametrize(
+    ("seconds_ago", "is_now"), [(0, True), (JUST_NOW - 5, True), (JUST_NOW + 5, False)]
+)
+def test_just_now_is_ten_minutes_and_never_where_nothing_is_known(seconds_ago, is_now):
+    user = User(USER_ID, SESSION_ID, None, signed_in_at=time.time() - seconds_ago)
+
+    assert signed_in_just_now(user) is is_now
+    assert not signed_in_just_now(User(USER_ID, SESSION_ID, None))
+
+
 def test_a_short_legacy_secret_stops_the_start(keys):
-    with pytest.raises(SettingsError):
-        TokenVerifier(ISSUER, keys, "short")
+    with pytest.raises(SettingsError, match="shorter than 32 bytes"):
+        TokenVerifier(ISSUER, keys, "s" * 31)
+    TokenVerifier(ISSUER, keys, "s" * 32)
 
 
 async def test_a_token_seen_before_still_expires(verifier, wall_clock):

@@ -1,5 +1,6 @@
 """A database of the first version comes to the newest; a step that fails undoes all steps."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from uuid import uuid4
@@ -13,7 +14,8 @@ from core.save_queue import write_together
 from storage import migrate as migrations
 from storage.database import open_pool
 from storage.migrate import PREPARE, known, migrate
-from tests.conftest import app_client, execute, sign_up, url_of
+from tests.conftest import app_client, execute, sign_up, signer, url_of
+from tests.test_replicas import found, save
 
 FIRST = """
     INSERT INTO memory_layer.user_state (user_id, change_seq) VALUES ($1, $2)
@@ -68,14 +70,31 @@ async def test_the_first_schema_with_its_data_comes_to_the_newest(
         assert not isinstance(saved, Exception)
     values = settings.model_dump() | {"database_url": empty}
     async with app_client(Settings(_env_file=None, **values)) as client:
-        user = await sign_up(client, "alice")
-        body = {"prompt": "walrus", "provider": "claude"}
-        assert (await client.post("/save-prompt", json=body, headers=user)).status_code == 201
+        user = (await signer(empty))(people[1])
+        listed = await client.get("/sync/since", params={"limit": 100}, headers=user)
+        changes = listed.json()["data"]["changes"]
+        assert [c["memory"]["prompt"] for c in changes] == [
+            f"walrus number {n}" for n in range(1, 41)
+        ]
+        assert [c["id"] for c in changes][6:7] == await found(client, user, "walrus 7")
+        memory_id = await save(client, user, "lion")
+        cursor = listed.json()["data"]["next_cursor"]
+        then = await client.get("/sync/since", params={"cursor": cursor}, headers=user)
+        assert [c["id"] for c in then.json()["data"]["changes"]] == [memory_id]
+
+
+async def test_replicas_that_start_together_bring_the_first_schema_up_once(empty: str) -> None:
+    await first_schema(empty)
+
+    applied = await asyncio.gather(*(migrate(empty) for _ in range(3)))
+
+    assert sorted(applied) == [[], [], [path.name for path in known()[1:]]]
 
 
 async def test_a_migration_that_fails_leaves_the_schema_and_the_data_as_they_were(
-    empty: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    empty: str, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    as_they_were = migrations.MIGRATIONS
     await migrate(empty)
     for path in known():
         (tmp_path / path.name).write_text(path.read_text())
@@ -91,5 +110,13 @@ async def test_a_migration_that_fails_leaves_the_schema_and_the_data_as_they_wer
     assert await conn.fetchval("SELECT count(*) FROM memory_layer.user_state") == 1
     assert await conn.fetchval("SELECT to_regclass('memory_layer.half')") is None
     await conn.close()
+    with monkeypatch.context() as rolled_back:
+        rolled_back.setattr(migrations, "MIGRATIONS", as_they_were)
+        values = settings.model_dump() | {"database_url": empty}
+        async with app_client(Settings(_env_file=None, **values)) as client:
+            user = await sign_up(client, "alice")
+            assert await found(client, user, "walrus") == []
+            memory_id = await save(client, user, "walrus")
+            assert await found(client, user, "walrus") == [memory_id]
     (tmp_path / "9001_bad.sql").unlink()
     assert await migrate(empty) == ["9000_good.sql"]

@@ -116,7 +116,7 @@ class Provider:
                 upstream = await self._attempt(content, stream, own_key, headers or {})
             except ProviderFailed as error:
                 self._note(error)
-                pause = BACK_OFF * 2**attempt * random.uniform(0.5, 1.5)  # noqa: S311
+                pause = BACK_OFF * 2**attempt * random.uniform(0.5, 1.5)  # nosec B311 # only a pause
                 pause = max(pause, error.retry_after or 0)
                 if not error.passing or attempt + 1 == ATTEMPTS or pause > LONGEST_WAIT:
                     raise

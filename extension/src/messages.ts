@@ -70,12 +70,16 @@ export interface OpenTurn {
   conversationId?: string | undefined;
 }
 
-export interface HelloAnswer {
+/** What a page has to know before it keeps anything. */
+export interface Known {
   standing: Standing;
   /** The id of who is signed in. */
   account: string | null;
   /** Ids of this site's conversations that are not to be saved. */
   paused: string[];
+}
+
+export interface HelloAnswer extends Known {
   open: OpenTurn[];
 }
 
@@ -132,7 +136,7 @@ export type FromUi =
 
 /** From the worker to a content script. */
 export type ToPage =
-  | { type: "standing"; standing: Standing; account: string | null; paused: string[] }
+  | ({ type: "standing" } & Known)
   | { type: "where" }
   | { type: "pauseHere"; paused: boolean }
   | { type: "insert"; text: string }

@@ -381,6 +381,14 @@ test("a reload in mid-answer: what was there is kept, and the next page complete
   assert.deepEqual(second.prompts, []);
 });
 
+test("a page that is told of its own turn late does not take it for another's", () => {
+  const page = new Page(chatgpt);
+  turn(page, GPT, gptBody("Q"), wire.gptDeltas(["Hel", "lo", "", ""]));
+  page.turns.adopt([{ key: page.answer.key, messageId: "u-1", conversationId: "c-1" }]);
+  assert.equal(page.answer.status, "complete");
+  assert.equal(page.turns.busy, false);
+});
+
 test("Grok: a broken stream is taken up where the site reconnects", () => {
   const page = new Page(grok);
   const n = page.ask(`${GROK}/new`, { message: "Q" });

@@ -169,7 +169,7 @@ class Extension:
         page = await self.chrome.new_page()
         self.pages.append(page)
         await page.goto(f"https://{HOSTS[site]}{path}")
-        await expect(page).to_have_title("ready")
+        await expect(page).to_have_title("ready", timeout=30_000)
         return page
 
     async def own_page(self, name: str, width: int = 400, height: int = 600) -> Page:

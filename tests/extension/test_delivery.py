@@ -251,9 +251,11 @@ async def test_a_full_outbox_keeps_the_oldest_and_says_so(guest: Extension, site
     async def full() -> bool:
         return bool((await guest.status())["full"])
 
+    async def marked() -> bool:
+        return bool(await guest.own.evaluate("chrome.action.getBadgeText({})") == "!")
+
     await until(full, 60)
-    badge = "chrome.action.getBadgeText({})"
-    assert await guest.own.evaluate(badge) == "!"
+    await until(marked)
     here = (await guest.status(page))["here"]
     # What could not be kept is counted all the same.
     assert (here["saved"], here["all"]) == (0, 30)

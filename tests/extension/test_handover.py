@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 from playwright.async_api import Page, expect
@@ -42,8 +43,12 @@ async def close(extension: Extension, page: Page) -> None:
 
 
 async def kept_aside(extension: Extension) -> int:
-    names = await extension.own.evaluate("chrome.storage.session.get(null).then(Object.keys)")
-    return len(names)
+    return len(await left_by_pages(extension))
+
+
+async def left_by_pages(extension: Extension) -> dict[str, Any]:
+    stored: dict[str, Any] = await extension.own.evaluate("chrome.storage.session.get(null)")
+    return {name: left for name, left in stored.items() if name.startswith("turn/")}
 
 
 async def test_a_tab_that_closes_as_the_worker_dies_loses_nothing(
@@ -86,6 +91,25 @@ async def test_a_whole_answer_outlives_its_tab_and_the_worker_too(
     }
 
 
+async def test_a_page_that_never_hears_from_the_worker_loses_nothing(
+    extension: Extension, sites: Sites
+) -> None:
+    """It is opened, used and closed while the worker is busy; the last of them at once."""
+    async with slow_disk(extension):
+        for site, moment in (("claude", 2_500), ("gemini", 300)):
+            page = await extension.open(site)
+            await extension.say(page, f"Said to {site}")
+            await page.wait_for_timeout(moment)
+            await close(extension, page)
+        await extension.kill_worker()
+    await extension.status()
+
+    saved = await extension.until_saved(whole(2))
+    assert {(m["prompt"], m["response"]) for m in saved} == {
+        (turn.prompt, turn.answer) for turn in sites.turns
+    }
+
+
 async def test_what_the_worker_has_taken_is_kept_nowhere_else(
     extension: Extension, sites: Sites
 ) -> None:
@@ -117,7 +141,7 @@ async def test_what_a_page_has_left_is_never_saved_for_the_next_person(
         await extension.say(page, "Mine alone")
         await close(extension, page)
         await extension.kill_worker()
-        left = await extension.own.evaluate("chrome.storage.session.get(null)")
+        left = await left_by_pages(extension)
     owner = {"email": extension.email, "password": PASSWORD}
     await sign_in(extension, email=f"new-{extension.email}", password=PASSWORD)
     # As if the disk had refused what the page left even then.

@@ -1,7 +1,8 @@
-"""usage: python -m tests.faults [--faults 1000] [--seed 1] [--saves 50000]"""
+"""usage: python -m tests.faults [--faults 1000] [--seed 1] [--saves 50000] [--minutes 30]"""
 
 import argparse
 import asyncio
+import math
 import sys
 
 from tests.faults.storm import RECOVERY_BOUND, live_through
@@ -11,9 +12,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Live through a storm of faults, and check.")
     parser.add_argument("--faults", type=int, default=1_000)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--saves", type=int, default=0, help="go on until so many are acknowledged")
+    parser.add_argument(
+        "--saves", type=int, default=0, help="spread over so many that are acknowledged"
+    )
+    parser.add_argument("--minutes", type=float, default=math.inf, help="and then it is over")
     options = parser.parse_args()
-    report = asyncio.run(live_through(options.seed, options.faults, options.saves))
+    report = asyncio.run(
+        live_through(options.seed, options.faults, options.saves, options.minutes * 60)
+    )
     print(f"seed {report.seed}, {report.seconds:.0f} s")
     print("\n| | measured | bound |\n| --- | --- | --- |")
     for row in report.rows():

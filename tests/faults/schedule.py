@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import random
 import time
 from collections import Counter
@@ -41,16 +42,31 @@ class Storm:
     done: Counter[str] = field(default_factory=Counter)
     recoveries: list[float] = field(default_factory=list)
     killed_at: float | None = None
+    saves: int = 0
     _locks: dict[str, asyncio.Lock] = field(default_factory=dict)
 
-    async def rage(self, faults: list[Fault]) -> None:
+    async def rage(self, faults: list[Fault], saves: int = 0, seconds: float = math.inf) -> None:
+        """Do them one after the other, each once its share of so many saves is acknowledged.
+
+        After so many seconds no more come, and nothing more is waited for.
+        """
+        until = time.monotonic() + seconds
         async with asyncio.TaskGroup() as tasks:
-            for fault in faults:
+            for number, fault in enumerate(faults):
+                await self.wait_for(saves * number / len(faults), until)
+                if time.monotonic() > until:
+                    break
                 lane = KINDS[fault.kind].lane.format(fault.number)
                 lock = self._locks.setdefault(lane, asyncio.Lock())
                 await lock.acquire()
                 tasks.create_task(self._one(fault, lock))
                 await asyncio.sleep(fault.pause)
+
+        await self.wait_for(saves, until)
+
+    async def wait_for(self, saves: float, until: float) -> None:
+        while self.saves < saves and time.monotonic() < until:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
     async def _one(self, fault: Fault, lock: asyncio.Lock) -> None:
         try:
@@ -61,6 +77,7 @@ class Storm:
 
     def acknowledged(self, began: float) -> None:
         """Whoever is told of a save says so; what began after the kill ends the recovery."""
+        self.saves += 1
         if self.killed_at is not None and began > self.killed_at:
             self.recoveries.append(time.monotonic() - self.killed_at)
             self.killed_at = None

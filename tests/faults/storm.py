@@ -1,6 +1,7 @@
 """People live through a storm of faults; then everything that they were told is checked."""
 
 import asyncio
+import math
 import random
 import statistics
 import time
@@ -17,6 +18,7 @@ PEOPLE = 16
 CALM_KILLS = 3
 RECOVERY_BOUND = 5.0
 PATIENCE = 120.0
+LONGEST_CHAT = 7.0
 
 Row = tuple[str, str, str]
 
@@ -88,11 +90,16 @@ def _of(reckon: Callable[[Iterable[float]], float], times: list[float]) -> str:
 
 
 async def live_through(
-    seed: int, faults: int, saves: int = 0, most_searches: int = 1_000_000, people: int = PEOPLE
+    seed: int,
+    faults: int,
+    saves: int = 0,
+    seconds: float = math.inf,
+    most_searches: int = 1_000_000,
 ) -> Report:
-    """Have so many faults, and go on until so many saves are acknowledged.
+    """Have so many faults, spread over so many acknowledged saves.
 
-    In the end the memories are searched one by one, `most_searches` of them.
+    After so many seconds it is over in any case. In the end the memories are searched one by one,
+    `most_searches` of them.
     """
     began = time.monotonic()
     report = Report(seed)
@@ -101,7 +108,7 @@ async def live_through(
         doors = [replica.url for replica in stand.replicas]
         crowd = [
             Person(n, doors, random.Random(seed * 1_000 + n), storm.acknowledged)
-            for n in range(people)
+            for n in range(PEOPLE)
         ]
         await asyncio.gather(*(person.sign_up() for person in crowd))
         over = asyncio.Event()
@@ -109,11 +116,12 @@ async def live_through(
             for person in crowd:
                 tasks.create_task(person.live(over))
             report.calm_recoveries = await calm_kills(storm, min(CALM_KILLS, faults))
-            await storm.rage(list(draw(seed, faults - len(report.calm_recoveries))))
-            while sum(person.acknowledged for person in crowd) < saves:  # noqa: ASYNC110
-                await asyncio.sleep(0.1)
+            drawn = list(draw(seed, faults - len(report.calm_recoveries)))
+            await storm.rage(drawn, saves, seconds)
             await make_well(stand)
             over.set()
+        # A chat that nobody waits for any more may still be on its way to being kept.
+        await asyncio.sleep(LONGEST_CHAT)
         report.lost, report.doubled, missed = await check_everything(stand, crowd, most_searches)
         report.stale = missed
         for person in crowd:

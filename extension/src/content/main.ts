@@ -5,6 +5,8 @@ import type {
   CounterName,
   Found,
   HelloAnswer,
+  Known,
+  OpenTurn,
   Standing,
   Tapped,
   ToPage,
@@ -12,6 +14,7 @@ import type {
 } from "../messages";
 import { siteOf } from "../sites/all";
 import type { Site } from "../sites/site";
+import { published } from "../standings";
 import { firstOf, insert, lastTextOf, textOf } from "./composer";
 import { MemoriesButton } from "./memories";
 import { takeUp } from "./left";
@@ -22,6 +25,7 @@ import { Turns } from "./turns";
 const TICK_MS = 500;
 const QUIET_MS = 1_500;
 const SELF_CHECK_MS = 10_000;
+const HELLO_MS = 1_500;
 
 class Content {
   #site: Site;
@@ -31,8 +35,11 @@ class Content {
   #missed: MissedTurns | undefined;
   #button: MemoriesButton | undefined;
   #standing: Standing = "off";
-  #known = false;
+  #begun = false;
+  /** What the page says before it is known whether to keep it. */
   #early: Tapped[] = [];
+  /** How things stand, as far as it has been told. */
+  #known: Known | undefined;
   #paused = new Set<string>();
   #pausedHere = false;
   #toldToReload = false;
@@ -62,6 +69,7 @@ class Content {
   start(): void {
     addEventListener("message", (event) => this.#meetTap(event), { capture: true });
     addEventListener("pagehide", () => {
+      if (!this.#begun && this.#known) this.#begin(this.#known);
       this.#turns.leave();
       this.#outbound.leave();
     });
@@ -85,29 +93,35 @@ class Content {
   }
 
   #tapped(message: Tapped): void {
-    if (!this.#known) this.#early.push(message);
+    if (!this.#begun) this.#early.push(message);
     // A turn that began before a pause is brought to its end; a socket is no turn.
     else if (this.#standing === "saving" || isOngoing(message)) this.#turns.take(message);
   }
 
   async #introduce(): Promise<void> {
+    this.#known ??= await published(this.#site.id);
     for (let pause = 100; isAlive(); pause = Math.min(2 * pause, 5_000)) {
-      const answer = await ask<HelloAnswer>({ type: "hello" }, 2_500).catch(() => undefined);
-      if (answer) {
-        this.#outbound.account = answer.account;
-        this.#setStanding(answer.standing, answer.paused);
-        if (answer.standing === "saving") this.#turns.adopt(answer.open);
-        for (const message of this.#early.splice(0)) this.#tapped(message);
-        for (const news of takeUp()) this.#outbound.send(news);
-        return;
-      }
+      const answer = await ask<HelloAnswer>({ type: "hello" }, HELLO_MS).catch(() => undefined);
+      if (answer) return this.#begin(answer, answer.open);
+      // A busy worker must not keep a chat from being kept; it is asked on for what others left.
+      if (!this.#begun && this.#known) this.#begin(this.#known);
       await new Promise((done) => setTimeout(done, pause));
     }
   }
 
-  #setStanding(standing: Standing, paused: string[]): void {
+  #begin(known: Known, open: OpenTurn[] = []): void {
+    this.#setStanding(known);
+    this.#begun = true;
+    if (known.standing === "saving") this.#turns.adopt(open);
+    for (const message of this.#early.splice(0)) this.#tapped(message);
+    for (const news of takeUp()) this.#outbound.send(news);
+  }
+
+  #setStanding(known: Known): void {
+    const { standing, account, paused } = known;
+    this.#known = known;
     this.#standing = standing;
-    this.#known = true;
+    this.#outbound.account = account;
     this.#paused = new Set(paused);
     this.#tellTap();
     const saving = standing === "saving";
@@ -173,8 +187,7 @@ class Content {
   #fromWorker(message: ToPage, reply: (answer: unknown) => void): boolean {
     switch (message.type) {
       case "standing":
-        this.#outbound.account = message.account;
-        this.#setStanding(message.standing, message.paused);
+        this.#setStanding(message);
         reply(true);
         return false;
       case "where":

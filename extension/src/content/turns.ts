@@ -42,6 +42,8 @@ export class Turns {
   #streams = new Map<number, Stream>();
   #open = new Set<Turn>();
   #past = new PastTurns();
+  /** The keys of all turns that were ever open here. */
+  #keys = new Set<string>();
 
   constructor(site: Site, world: World) {
     this.#site = site;
@@ -66,7 +68,7 @@ export class Turns {
 
   /** Turns that an earlier page left unfinished, in case this one shows their answers. */
   adopt(open: OpenTurn[]): void {
-    for (const left of open) {
+    for (const left of open.filter(({ key }) => !this.#keys.has(key))) {
       const prompt: Prompt = {
         text: "",
         messageId: left.messageId,
@@ -203,6 +205,7 @@ export class Turns {
   }
 
   #newTurn(prompt: Prompt, key: string, phase: Phase): Turn {
+    this.#keys.add(key);
     const now = this.#world.now();
     const sibling = this.#past.siblingOf(prompt) ?? this.#past.askedAgain(prompt);
     const text = textOf(prompt);

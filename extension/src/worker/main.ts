@@ -12,7 +12,15 @@ import * as outbox from "./outbox";
 import * as spool from "../spool";
 import { Problem } from "./server";
 import { pauseConversation, settings } from "./settings";
-import { announce, markDomMode, pausedOn, showBadge, standingFor, tell } from "./standing";
+import {
+  announce,
+  knownOf,
+  markDomMode,
+  showBadge,
+  standingFor,
+  tell,
+  writeDown,
+} from "./standing";
 import { answerAsk, answerUi, registerOptionalSites } from "./ui";
 
 const MOST_SUGGESTED = 5;
@@ -45,6 +53,7 @@ void chrome.storage.local.setAccessLevel?.({ accessLevel: "TRUSTED_CONTEXTS" });
 void chrome.storage.session.setAccessLevel?.({
   accessLevel: "TRUSTED_AND_UNTRUSTED_CONTEXTS",
 });
+void writeDown();
 void collect().then(deliver);
 
 async function deliver(): Promise<void> {
@@ -117,11 +126,10 @@ async function answerPage(
 
 async function hello(site: Site, incognito: boolean): Promise<HelloAnswer> {
   const now = await settings();
-  const standing = standingFor(site, incognito, now);
+  const known = knownOf(site, incognito, now);
   // Without it nothing is lost but what another page has left.
   const left = () => ledger.openTurns(now.account!.id, site.provider).catch(() => []);
-  const open = standing === "saving" ? await left() : [];
-  return { standing, account: now.account?.id ?? null, paused: pausedOn(site, now), open };
+  return { ...known, open: known.standing === "saving" ? await left() : [] };
 }
 
 /** Return true once it is on disk; what may not be kept is taken and dropped. */

@@ -1,8 +1,9 @@
 // Whether a page's chats are saved, and telling the pages when that changes.
 
-import type { Standing, ToPage } from "../messages";
+import type { Known, Standing, ToPage } from "../messages";
 import { SITES } from "../sites/all";
 import type { Site, SiteId } from "../sites/site";
+import { publish } from "../standings";
 import { deliveries, wasFull } from "./outbox";
 import { settings, type Settings } from "./settings";
 
@@ -16,23 +17,32 @@ export function standingFor(site: Site, incognito: boolean, now: Settings): Stan
   return now.sites.includes(site.id) ? "saving" : "off";
 }
 
-export function pausedOn(site: Site, now: Settings): string[] {
-  return now.paused
+export function knownOf(site: Site, incognito: boolean, now: Settings): Known {
+  const paused = now.paused
     .filter(({ provider }) => provider === site.provider)
     .map(({ conversationId }) => conversationId);
+  const standing = standingFor(site, incognito, now);
+  return { standing, account: now.account?.id ?? null, paused };
+}
+
+/** Write down how things stand, for pages that begin while no worker answers. */
+export async function writeDown(): Promise<Settings> {
+  const now = await settings();
+  const all = (incognito: boolean): Record<string, Known> =>
+    Object.fromEntries(SITES.map((site) => [site.id, knownOf(site, incognito, now)]));
+  await publish({ usual: all(false), incognito: all(true) });
+  return now;
 }
 
 /** Tell every page of ours how things stand now. */
 export async function announce(): Promise<void> {
-  const now = await settings();
+  const now = await writeDown();
   for (const tab of await chrome.tabs.query({})) {
     if (tab.id === undefined) continue;
     const where = await tell<{ site: SiteId }>(tab.id, { type: "where" });
     const site = SITES.find(({ id }) => id === where?.site);
     if (!site) continue;
-    const standing = standingFor(site, tab.incognito, now);
-    const account = now.account?.id ?? null;
-    await tell(tab.id, { type: "standing", standing, account, paused: pausedOn(site, now) });
+    await tell(tab.id, { type: "standing", ...knownOf(site, tab.incognito, now) });
   }
   await showBadge();
 }

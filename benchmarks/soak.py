@@ -1,0 +1,137 @@
+"""Does the service grow? Half an hour of ordinary use, from the moment its caches are full.
+
+usage: python benchmarks/soak.py [--minutes 30] [--people 60] [--memories 250] [--index-mb 16]
+
+The people of benchmarks/load.py, fewer of them: what is measured is not speed. So many memories
+stand before that the search caches go beyond their budget and drive each other out all the time.
+Resident memory counts the service and its children. Compared are the medians of the first and the
+last sixth. Exit status 1 where one grew by more than 5 %, or a request failed.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import statistics
+import sys
+import tempfile
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[0] = str(ROOT)
+
+import asyncpg  # noqa: E402
+import psutil  # noqa: E402
+
+from benchmarks.http import mint  # noqa: E402
+from benchmarks.load import Load, embedder, locust, ready, remember, serving, waiting  # noqa: E402
+from storage.embedded_postgres import embedded_postgres  # noqa: E402
+from storage.migrate import migrate  # noqa: E402
+from tests.conftest import free_port  # noqa: E402
+from tests.valkey import Valkey  # noqa: E402
+
+GROWTH_BOUND = 0.05
+WARM_UP_SECONDS = 240
+PAUSE = 5.0
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What the service holds at one moment."""
+
+    resident_mb: float
+    descriptors: int
+    sockets: int
+    database_connections: int
+
+
+async def sample(process: psutil.Process, database: asyncpg.Connection) -> Sample:
+    resident = 0
+    for each in (process, *process.children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            resident += each.memory_info().rss
+    return Sample(
+        resident / 2**20,
+        process.num_fds(),
+        len(process.net_connections()),
+        await database.fetchval(
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        ),
+    )
+
+
+async def watch(process: psutil.Process, url: str, samples: list[Sample]) -> None:
+    database = await asyncpg.connect(url)
+    while True:
+        samples.append(await sample(process, database))
+        await asyncio.sleep(PAUSE)
+
+
+async def soak(url: str, people: int, seconds: float, memories: int, index_mb: int) -> bool:
+    port, valkey = free_port(), Valkey()
+    valkey.start()
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["AUTH_PUBLIC_URL"] = "http://benchmark.invalid"
+        listed = await mint(url, people, port)
+        tokens = Path(folder) / "tokens.json"
+        tokens.write_text(json.dumps(listed))
+        await remember(url, listed, memories)
+        settings = {
+            "PORT": str(port),
+            "DATABASE_URL": url,
+            "REDIS_URL": valkey.url,
+            "DEFAULT_TIER": "enterprise",
+            "INDEX_MEMORY_MB": str(index_mb),
+        }
+        async with embedder("local") as embeds:
+            with serving(settings | embeds) as process:
+                address = f"http://127.0.0.1:{port}"
+                await ready(address)
+                while await waiting(url):  # noqa: ASYNC110
+                    await asyncio.sleep(1)
+                await locust(address, tokens, people, WARM_UP_SECONDS)
+                samples: list[Sample] = []
+                watching = asyncio.create_task(watch(process, url, samples))
+                load = await locust(address, tokens, people, seconds)
+                watching.cancel()
+        valkey.close()
+    return report(people, seconds, load, samples)
+
+
+def report(people: int, seconds: float, load: Load, samples: list[Sample]) -> bool:
+    # Locust comes and goes at the two ends.
+    samples = samples[2:-2]
+    sixth = len(samples) // 6
+    print(f"\n| {people} people, {seconds / 60:.0f} minutes | each sixth | growth | bound |")
+    print("| --- | --- | --- | --- |")
+    worst = 0.0
+    for name in (field.name for field in fields(Sample)):
+        values = [float(getattr(each, name)) for each in samples]
+        medians = [statistics.median(values[n * sixth : (n + 1) * sixth]) for n in range(6)]
+        worst = max(worst, growth := medians[-1] / medians[0] - 1)
+        each = ", ".join(f"{median:.0f}" for median in medians)
+        print(f"| {name.replace('_', ' ')} | {each} | {growth:+.1%} | {GROWTH_BOUND:.0%} |")
+    print(f"| requests, failed | {load.requests}, {load.failed} | | 0 |", flush=True)
+    return worst <= GROWTH_BOUND and load.failed == 0
+
+
+async def main(options: argparse.Namespace) -> int:
+    with tempfile.TemporaryDirectory(prefix="ml-", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o711)  # noqa: ASYNC240 - nothing else runs yet
+        async with embedded_postgres(Path(folder) / "data", lambda _: None) as url:
+            await migrate(url)
+            seconds = options.minutes * 60
+            passed = await soak(url, options.people, seconds, options.memories, options.index_mb)
+    return 0 if passed else 1
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--people", type=int, default=60)
+    parser.add_argument("--memories", type=int, default=250)
+    parser.add_argument("--index-mb", type=int, default=16)
+    sys.exit(asyncio.run(main(parser.parse_args())))

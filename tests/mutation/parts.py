@@ -1,0 +1,88 @@
+"""What faults are put in where, and which tests have to notice them."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from core.config import ROOT
+from tests.mutation.mutants import OWNERS, POLICIES, Mutant, Rules, of_python, of_text
+
+# Statements of roles that serve everybody: there is no owner to leave out.
+FOR_EVERYBODY = {"embedding_queue.py", "admin.py", "admin_access.py", "job_runs.py", "traffic.py"}
+FOR_EVERYBODY |= {"retention.py", "missing_users.py", "accounts.py", "inspection.py"}
+
+
+@dataclass(frozen=True)
+class Part:
+    name: str
+    # Of a module all, or only these of its functions, classes and constants.
+    places: tuple[tuple[str, tuple[str, ...]], ...]
+    tests: tuple[str, ...]
+    rules: Rules = ()
+    # The tests' own where the schema is what is changed, or where they need none.
+    postgres: Literal["shared", "without row-level security", "own"] = "shared"
+
+    def mutants(self) -> list[Mutant]:
+        found: list[Mutant] = []
+        for name, only in self.places:
+            path = ROOT / name
+            if path.suffix == ".sql":
+                found += of_text(path, name, self.rules)
+            else:
+                found += of_python(path, name, only, self.rules)
+        return found
+
+
+def _storage() -> tuple[tuple[str, tuple[str, ...]], ...]:
+    paths = sorted((ROOT / "storage").glob("*.py"))
+    return tuple((f"storage/{p.name}", ()) for p in paths if p.name not in FOR_EVERYBODY)
+
+
+def _migrations() -> tuple[tuple[str, tuple[str, ...]], ...]:
+    paths = sorted((ROOT / "storage" / "migrations").glob("*.sql"))
+    return tuple((f"storage/migrations/{path.name}", ()) for path in paths)
+
+
+PARTS = (
+    Part(
+        "auth",
+        (("core/auth.py", ()), ("core/jwks.py", ())),
+        ("tests/test_tokens.py", "tests/test_local_auth.py"),
+        postgres="own",
+    ),
+    Part(
+        "limiter",
+        (("core/rate_limiter.py", ()), ("storage/counters.py", ())),
+        ("tests/test_limits.py",),
+    ),
+    Part(
+        "change sequence",
+        (
+            ("storage/memory_store.py", ("take_numbers", "rows_of")),
+            ("core/save_queue.py", ("write_together",)),
+            ("storage/change_feed.py", ("Position", "position", "since")),
+            ("storage/sync.py", ()),
+            ("core/sync.py", ()),
+        ),
+        ("tests/test_history.py", "tests/test_saving.py", "tests/test_replicas.py"),
+    ),
+    Part(
+        "ownership, the statements",
+        _storage(),
+        (
+            *("tests/test_isolation.py", "tests/test_history.py", "tests/test_export.py"),
+            *("tests/test_timeline.py", "tests/test_erasure.py", "--steps=600"),
+        ),
+        OWNERS,
+        "without row-level security",
+    ),
+    Part(
+        "ownership, the database",
+        _migrations(),
+        ("tests/test_database.py", "tests/test_jobs.py", "tests/test_local_auth.py"),
+        POLICIES,
+        "own",
+    ),
+)
+
+# Faults that change nothing anybody could notice, with the reason.
+EQUIVALENT: dict[str, str] = {}
