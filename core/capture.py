@@ -66,7 +66,7 @@ def merge(row: Row | None, capture: Capture) -> Row | None:
         return _with_text(_with_facts(_new_row(capture), capture), capture, captured)
     if _purged(row):
         return None
-    row = replace(row)
+    row = row.copy()
     before = row.prompt_capture if capture.side == "prompt" else row.response_capture
     if before != captured and is_edited(row, capture.side):
         _refuse_unless_late(row, capture)

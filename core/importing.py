@@ -8,7 +8,6 @@ import resource
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -26,8 +25,9 @@ from storage.keyword_store import Texts
 # The user's lock is held for one batch: their saves wait for no longer than that.
 MOST_TURNS = 200
 MOST_CHARACTERS = 2 * 1024 * 1024
-# Share of the time in which the database rests from us, for everybody else's sake.
-REST = 0.2
+# Rests for so much of the time that a batch took, for everybody else's sake. Its commits are
+# synchronous: after a crash of Postgres a change number may not come again for something else.
+REST = 0.5
 FIRST_ANALYZE = 500
 NICENESS = 10
 BUSY = 75  # EX_TEMPFAIL
@@ -66,15 +66,15 @@ class Importer:
         """Go on behind what was counted before. Raises Stopped."""
         units = islice(self._export.units(), self._passed, None)
         loop, parent = asyncio.get_running_loop(), os.getppid()
+        began = loop.time()
         while batch := self._next(units):
             if os.getppid() != parent:
                 raise Stopped  # The service was killed; its next start goes on.
-            began = loop.time()
             new = await self._write(batch)
             await self._keep_plans_right()
-            rests_until = loop.time() + REST * (loop.time() - began)
             await self._keep_words(new)
-            await asyncio.sleep(rests_until - loop.time())
+            await asyncio.sleep(REST * (loop.time() - began))
+            began = loop.time()
         state, message = self._outcome()
         async with acting_as(self._pool, self._user_id) as conn:
             await imports.finish(conn, self._user_id, self._job_id, state, message)
@@ -151,7 +151,8 @@ class Importer:
                 done.already_here += 1
             else:
                 number += 1
-                rows[turn.key] = changed[turn.key] = replace(row, change_seq=number)
+                row.change_seq = number
+                rows[turn.key] = changed[turn.key] = row
                 done.imported += 1
         if changed:
             await memory_store.write(conn, list(changed.values()))

@@ -169,9 +169,11 @@ class UserCaches:
     async def _pack_missing(self, user_id: UUID, changes: Sequence[Change]) -> None:
         missing = [c for c in changes if c.packed is None and not c.deleted]
         packed = await self.pack(user_id, [change.id for change in missing])
-        words = {(t.id, t.content_hash, t.occurred_at): p for t, p in packed}
+        # Where the text has grown since, a later change brings the same words once more: to leave
+        # them out until then would hide a memory that was found a moment ago.
+        words = {texts.id: words for texts, words in packed}
         for change in missing:
-            change.packed = words.get((change.id, change.content_hash, change.occurred_at))
+            change.packed = words.get(change.id)
 
     async def pack(
         self, user_id: UUID, ids: Sequence[UUID], until: float = math.inf

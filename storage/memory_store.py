@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
+from operator import attrgetter
 from typing import Any, Literal
 from uuid import UUID
 
@@ -40,6 +41,13 @@ class Row:
     created_at: datetime | None = None
     deleted_at: datetime | None = None
     change_seq: int = 0
+
+    def copy(self) -> "Row":
+        """`dataclasses.replace` takes ten times as long."""
+        return Row(*_values_of(self))
+
+
+_values_of = attrgetter(*(field.name for field in fields(Row)))
 
 
 @dataclass(frozen=True, slots=True)

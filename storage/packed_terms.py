@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, repeat
 
 import numpy as np
 
@@ -49,9 +49,10 @@ def pack(prompt: str | None, response: str | None, occurred_at: datetime) -> Pac
     """Analyse both sides, each with the month and year as a person would say when it was."""
     # The number of the day stands in too many texts.
     date = f"{_MONTHS[occurred_at.month - 1]} {occurred_at.year}"
-    sides = [_counted(f"{date} {text}") if text else {} for text in (prompt, response)]
+    sides = [_counted(f"{date} {text}" if text else "") for text in (prompt, response)]
     hashed = list(dict.fromkeys(chain(*sides)))
-    counts = np.array([[side.get(term, 0) for side in sides] for term in hashed], dtype=np.int64)
+    # Here and in `_counted` no word goes through a loop of Python's own.
+    counts = np.array([[*map(side.get, hashed, repeat(0))] for side in sides], dtype=np.int64).T
     named = _SPEAKER.match(prompt or "")
     return Packed(
         (sum(sides[0].values()), sum(sides[1].values())),
@@ -61,13 +62,13 @@ def pack(prompt: str | None, response: str | None, occurred_at: datetime) -> Pac
     )
 
 
-def _counted(text: str) -> dict[int, int]:
+def _counted(text: str) -> Counter[int]:
     """Return how often each term occurs, by its hash."""
-    counted: dict[int, int] = {}
-    for word, times in Counter(WORD.findall(text)).items():
-        for term in _hashes_of_short(word) if len(word) <= LONGEST_TERM else _hashes_of_word(word):
-            counted[term] = counted.get(term, 0) + times
-    return counted
+    words = WORD.findall(text)
+    # Long ones are not remembered: a few could be a megabyte each.
+    short = max(map(len, words), default=0) <= LONGEST_TERM
+    hashes = map(_hashes_of_short if short else _hashes_of_any, words)
+    return Counter(chain.from_iterable(hashes))
 
 
 def _hashes_of_word(word: str) -> tuple[int, ...]:
@@ -75,3 +76,7 @@ def _hashes_of_word(word: str) -> tuple[int, ...]:
 
 
 _hashes_of_short = lru_cache(maxsize=100_000)(_hashes_of_word)
+
+
+def _hashes_of_any(word: str) -> tuple[int, ...]:
+    return _hashes_of_short(word) if len(word) <= LONGEST_TERM else _hashes_of_word(word)

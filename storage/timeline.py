@@ -36,7 +36,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """Memories of an assistant; `day` is None for all those before the span that was asked for."""
+    """Memories of an assistant; `day` is None for all those outside the span that was asked for."""
 
     day: date | None
     provider: str
@@ -115,23 +115,27 @@ async def page(
 
 
 async def counts(conn: Connection, user_id: UUID, since: datetime, zone: str) -> list[Count]:
-    """Count memories by assistant and by day in `zone`, those before `since` together.
+    """Count memories by assistant and by day in `zone` from `since` to today, all others together.
 
-    One scan of an index that holds all it asks for; first by quarters of an hour, of which a day
-    has whole ones in every zone, as placing each memory in its day would take longer than reading
-    it. `since` begins a quarter. Raises UnknownZone.
+    One scan of an index that holds all it asks for; it looks each time up among the days' first
+    moments, as to place it in its day by the zone would take longer than reading it. Raises
+    UnknownZone.
     """
     try:
         rows = await conn.fetch(
             """
-            SELECT CASE WHEN quarter >= $2 THEN (quarter AT TIME ZONE $3)::date END AS day,
-                   provider, sum(memories)::int AS memories
-              FROM (SELECT date_bin('15 min', CASE WHEN occurred_at < $2 THEN 'epoch'
-                                              ELSE occurred_at END, 'epoch') AS quarter,
+            WITH span AS MATERIALIZED (
+                SELECT array_agg(day::date ORDER BY day) FILTER (WHERE day <= today) AS days,
+                       array_agg(greatest(day AT TIME ZONE $3, $2) ORDER BY day) AS starts
+                  FROM (SELECT (now() AT TIME ZONE $3)::date::timestamp AS today) AS t,
+                       generate_series(($2::timestamptz AT TIME ZONE $3)::date::timestamp,
+                                       today + interval '1 day', '1 day') AS day)
+            SELECT (SELECT days FROM span)[place] AS day, provider, sum(memories)::int AS memories
+              FROM (SELECT width_bucket(occurred_at, (SELECT starts FROM span)) AS place,
                            provider, count(*) AS memories
                       FROM memory_layer.memories
                      WHERE user_id = $1 AND deleted_at IS NULL
-                     GROUP BY 1, 2) AS quarters
+                     GROUP BY 1, 2) AS counted
              GROUP BY 1, 2 ORDER BY 1 DESC NULLS FIRST, 2 LIMIT $4
             """,
             user_id,

@@ -18,11 +18,11 @@ from core.retrieval import Retrieval
 from core.save_queue import write_together
 from core.user_caches import UserCaches
 from storage import analyzer, database_search, embedding_queue, keyword_store
-from storage.database import acting_as
+from storage.database import acting_as, open_pool
 from storage.memory_store import Filters
 from storage.packed_terms import hashes_of
 from storage.rare_words import RARE
-from storage.vector_index import MOST_FLAT
+from storage.vector_index import MOST_FLAT, VectorIndex
 from tests.conftest import until
 from tests.test_replicas import pool
 from tests.test_search import LIBRARY
@@ -232,6 +232,27 @@ async def test_a_deleted_memory_comes_back_from_nowhere(pool, database):
         retrieval.close()
 
 
+@pytest.mark.parametrize("cached", [True, False])
+async def test_a_prompt_is_found_at_every_moment_while_its_answer_grows(database_url, cached):
+    """On a single connection, where each step of the search has a save before it."""
+    user_id, growing = uuid4(), uuid4()
+    async with open_pool(database_url, 1, 1) as pool:
+        await write_together(pool, [Capture(user_id, growing, "prompt", "quokka")])
+
+        async def grow() -> None:
+            for n in range(1, 1_000):
+                answer = Capture(user_id, growing, "response", "more " * n, status="partial")
+                await write_together(pool, [answer])
+
+        answering = asyncio.create_task(grow())
+        for _ in range(5):
+            retrieval = Retrieval(pool, None, PLENTY, cached=cached)
+            assert await found(retrieval, user_id, "quokka")
+            retrieval.close()
+        assert not answering.done()
+        answering.cancel()
+
+
 async def test_nothing_of_a_deleted_memorys_words_is_kept(pool, database):
     user_id, kept, gone = uuid4(), uuid4(), uuid4()
     await write_together(pool, [Capture(user_id, i, "prompt", "zanzibar") for i in (kept, gone)])
@@ -287,7 +308,6 @@ async def test_a_budget_too_small_for_two_keeps_the_one_who_searched_last(pool, 
 
 
 def test_what_a_cache_counts_is_what_it_holds():
-    from storage.vector_index import VectorIndex
 
     near = Near(MOST_FLAT + 3_000)
     index = VectorIndex(DIMENSIONS)
@@ -423,3 +443,20 @@ async def test_with_and_without_a_cache_the_same_is_found_for_the_same_reasons(p
     for retrieval in retrievals:
         retrieval.close()
     await embedder.aclose()
+
+
+@pytest.mark.parametrize("count", [0, 50, MOST_FLAT + 300])
+def test_vectors_that_are_dropped_leave_the_others_as_they_were(count):
+    chance = np.random.default_rng(3)
+    vectors = chance.standard_normal((count + 200, 16)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    index = VectorIndex(16)
+    index.add(vectors[:count])
+    index.add(vectors[count:])
+    kept = chance.random(len(vectors)) > 0.3
+
+    index.keep(kept)
+
+    assert len(index) == kept.sum()
+    assert index.nbytes > 0
+    assert np.abs(index.cosines(vectors[-1]) - vectors[kept] @ vectors[-1]).max() < 0.02

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from core.import_units import Ready, ready
 from core.importers import archive, byte_stream
 from core.importers.formats import Export
+from core.importers.html_text import html_text
 from core.importers.turns import Turn, Unusable
 from tests.exports import (
     FORMATS,
@@ -430,3 +431,32 @@ def test_perplexity_is_read_in_its_three_shapes(tmp_path, shape):
 def test_a_text_beyond_the_limit_is_skipped_and_not_shortened():
     turn = Turn("chatgpt", "x" * (1024 * 1024 + 1), None, START, "m")
     assert ready(turn, USER) == Unusable("too_large")
+
+
+AS_MARKDOWN = {
+    "paragraphs": ("<p>one</p><p>two<br>three</p>", "one\n\ntwo\nthree"),
+    "headings and a line": ("<h2>Title</h2>text<hr>more", "## Title\n\ntext\n\n---\n\nmore"),
+    "marks": ("<b>bold</b> and <em>soft</em> <code>x = 1</code>", "**bold** and *soft* `x = 1`"),
+    "code as it is": (
+        "<pre><code>if x:\n    <b>y</b>()</code></pre>after",
+        "```\nif x:\n    y()\n```\n\nafter",
+    ),
+    "a list": ("<ul><li>one</li><li>two</li></ul>after", "- one\n- two\n\nafter"),
+    "numbers, and a list in a list": (
+        "<ol><li>one<ul><li>inner</li></ul></li><li>two</li></ol>",
+        "1. one\n\n  - inner\n2. two",
+    ),
+    "an item without a list": ("<li>alone</li>", "- alone"),
+    "a table": ("<table><tr><td>a</td><td>b</td></tr></table>", "| a | b"),
+    "links": (
+        '<a href="https://a.example">a</a> and <a>none</a>',
+        "[a](https://a.example) and none",
+    ),
+    "what nobody sees": ("<style>p {}</style>text<script>alert(1)</script>", "text"),
+    "ends without a beginning": ("</pre></script></ul></a>text", "```\n\ntext"),
+}
+
+
+@pytest.mark.parametrize(("html", "text"), AS_MARKDOWN.values(), ids=AS_MARKDOWN)
+def test_an_answer_in_html_is_kept_as_the_markdown_it_was_made_of(html, text):
+    assert html_text(html) == text

@@ -90,6 +90,7 @@ async def test_days_are_those_of_the_persons_time_zone(http, ann):
     late = datetime(day.year, day.month, day.day, 23, 30, tzinfo=UTC).isoformat()
     await save(http, ann, "late in the evening", 0, occurred_at=late)
     await save(http, ann, "years ago", 900, provider="gemini")
+    await save(http, ann, "by a clock that is fast", -3, provider="gemini")
 
     here = await activity(http, ann)
     there = await activity(http, ann, zone="Asia/Kolkata")
@@ -99,7 +100,7 @@ async def test_days_are_those_of_the_persons_time_zone(http, ann):
     assert there["days"] == [{"day": tomorrow, "memories": {"claude": 1}}]
     assert {one["provider"]: one["memories"] for one in here["assistants"]} == {
         "claude": 1,
-        "gemini": 1,
+        "gemini": 2,
     }
 
 

@@ -605,9 +605,19 @@ async def test_a_body_without_end_is_not_read_to_its_end(verifier, key_server):
         pytest.param(
             {"kty": "oct", "kid": "ec-1", "alg": "HS256", "k": encoded(b"k" * 32)}, id="symmetric"
         ),
+        pytest.param(
+            {"kty": "oct", "kid": "ec-1", "k": encoded(b"k" * 32)},
+            id="for no algorithm that is named",
+        ),
+        pytest.param(
+            {"kty": "OKP", "crv": "Ed25519", "kid": "ec-1", "x": encoded(b"x" * 32)},
+            id="of a kind we do not know",
+        ),
+        pytest.param(published(EC_KEY, "ec-1", crv="P-384"), id="on another curve"),
         pytest.param(published(EC_KEY, "ec-1", use="enc"), id="for encryption"),
         pytest.param(published(EC_KEY, "ec-1", alg="ES384"), id="for another algorithm"),
         pytest.param(published(EC_KEY, None), id="without an id"),
+        pytest.param(published(EC_KEY, 7), id="with a number for an id"),
         pytest.param({**ECAlgorithm.to_jwk(EC_KEY, as_dict=True), "kid": "ec-1"}, id="private"),
     ],
 )
@@ -644,12 +654,27 @@ async def test_an_rsa_key_that_can_be_broken_is_passed_over(verifier, key_server
     ],
 )
 async def test_keys_come_over_https_or_from_this_machine(url, allowed):
-    async with httpx.AsyncClient() as http:
+    server = KeyServer()
+    async with httpx.AsyncClient(transport=httpx.MockTransport(server)) as http:
         if allowed:
-            RemoteKeys(url, http)
+            assert await RemoteKeys(url, http).find("ES256", "ec-1")
+            assert server.requests == [url]
         else:
             with pytest.raises(SettingsError):
                 RemoteKeys(url, http)
+
+
+async def test_a_key_set_is_asked_for_unpacked(verifier, key_server):
+    """A small body that unpacks to gigabytes would be one of the ways to stop us."""
+    asked = []
+    key_server.reply = lambda request: (
+        asked.append(request.headers) or httpx.Response(200, json={"keys": key_server.keys})
+    )
+
+    await verifier.verify(good())
+
+    [headers] = asked
+    assert (headers["accept"], headers["accept-encoding"]) == ("application/json", "identity")
 
 
 async def test_ten_thousand_tokens_are_remembered_and_the_oldest_is_forgotten_first(

@@ -1,6 +1,7 @@
 """Small faults, one at a time, in Python, in the SQL and Lua of its texts, and in SQL files.
 
-Not put in: log lines, messages of errors, docstrings, types of arguments.
+Not put in: log lines, messages of errors, docstrings, types of arguments; and other numbers for
+limits that have a name in capitals, since tests take these from the code.
 """
 
 import ast
@@ -157,7 +158,7 @@ def _worth_it(node: ast.AST) -> Iterator[ast.AST]:
         return
     if isinstance(node, ast.Expr) and ast.unparse(node).startswith("log."):
         return
-    if isinstance(node, ast.Import | ast.ImportFrom):
+    if isinstance(node, ast.Import | ast.ImportFrom) or _is_limit(node):
         return
     yield node
     skipped = (
@@ -168,6 +169,19 @@ def _worth_it(node: ast.AST) -> Iterator[ast.AST]:
             for child in value if isinstance(value, list) else [value]:
                 if isinstance(child, ast.AST):
                     yield from _worth_it(child)
+
+
+def _is_limit(node: ast.AST) -> bool:
+    """A name in capitals at the top of a module, for a number or several."""
+    return (
+        isinstance(node, ast.Assign)
+        and node.col_offset == 0
+        and ast.unparse(node.targets[0]).strip("()").isupper()
+        and not any(
+            isinstance(part, ast.Constant) and isinstance(part.value, str)
+            for part in ast.walk(node.value)
+        )
+    )
 
 
 def _of_string(node: ast.Constant, rules: Rules) -> Iterator[Change]:
