@@ -103,8 +103,8 @@ async def remote_embedder() -> AsyncIterator[dict[str, str]]:
     try:
         yield {
             "EMBEDDER": "openai:text-embedding-3-small",
-            "OPENAI_BASE_URL": url,
-            "OPENAI_API_KEY": "k",
+            "EMBEDDER_BASE_URL": url,
+            "EMBEDDER_API_KEY": "k",
         }
     finally:
         server.kill()
@@ -201,7 +201,7 @@ def by_the_service(log: Path, since: float) -> Served:
             if said["ms"] > SLOW_MS:
                 served.slow[int(ended - said["ms"] / 1_000 - since)] += 1
             if said["code"]:
-                served.refused[said["code"]] += 1
+                served.refused[f"{said['route']} {said['code']}"] += 1
     return served
 
 
@@ -273,10 +273,9 @@ def shown(times: Times) -> str:
 
 
 def report_routes(load: Load, served: Served) -> None:
-    print("\n| p50 / p95 / p99 / most, ms | for Locust | by the service's own clock |")
-    print("| --- | --- | --- |")
     for route, times in sorted(load.routes.items()):
-        print(f"| `{route}` | {shown(times)} | {shown(times_of(served.times[route]))} |")
+        seen = f"{shown(times)}; {shown(times_of(served.times[route]))}"
+        print(f"| `{route}`, for Locust; by the service's own clock, ms | {seen} | |")
     worst = ", ".join(f"{count} in second {second}" for second, count in served.slow.most_common(5))
     print(f"\nSlower than {SLOW_MS} ms in the service: {served.slow.total()} ({worst})")
     print(f"Refused by the service: {dict(served.refused)}", flush=True)

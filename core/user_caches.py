@@ -169,21 +169,23 @@ class UserCaches:
     async def _pack_missing(self, user_id: UUID, changes: Sequence[Change]) -> None:
         missing = [c for c in changes if c.packed is None and not c.deleted]
         packed = await self.pack(user_id, [change.id for change in missing])
-        words = {(t.id, t.content_hash, t.occurred_at): p for t, p in packed}
+        # Where the text has grown since, a later change brings the same words once more: to leave
+        # them out until then would hide a memory that was found a moment ago.
+        words = {texts.id: words for texts, words in packed}
         for change in missing:
-            change.packed = words.get((change.id, change.content_hash, change.occurred_at))
+            change.packed = words.get(change.id)
 
     async def pack(
         self, user_id: UUID, ids: Sequence[UUID], until: float = math.inf
     ) -> list[tuple[Texts, Packed]]:
         """Analyse the texts of these memories, and keep the words when it was much work.
 
-        No more are begun when the loop's clock is at `until`.
+        After the first TEXTS_AT_ONCE no more are begun when the loop's clock is at `until`.
         """
         packed: list[tuple[Texts, Packed]] = []
         clock = asyncio.get_running_loop().time
         for start in range(0, len(ids), TEXTS_AT_ONCE):
-            if clock() >= until:
+            if start and clock() >= until:
                 break
             async with acting_as(self._pool, user_id) as conn:
                 texts = await keyword_store.texts_of(

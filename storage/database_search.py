@@ -53,9 +53,10 @@ class DatabaseIndex:
 
     @property
     def unpacked(self) -> list[UUID]:
-        bare = self._column("prompt", ">i4") < 0
-        listed = self.memories["ids"] or b""
-        return [UUID(bytes=listed[16 * n : 16 * n + 16]) for n in np.flatnonzero(bare)]
+        """The latest first: where time does not suffice for all, what was just saved takes part."""
+        bare = np.flatnonzero(self._column("prompt", ">i4") < 0)
+        latest_first = bare[np.argsort(-self._column("created", ">f8")[bare], kind="stable")]
+        return [self.id_of(n) for n in latest_first]
 
     def id_of(self, slot: int) -> UUID:
         return UUID(bytes=self.memories["ids"][16 * slot : 16 * slot + 16])

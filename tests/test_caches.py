@@ -18,9 +18,10 @@ from core.retrieval import Retrieval
 from core.save_queue import write_together
 from core.user_caches import UserCaches
 from storage import analyzer, database_search, embedding_queue, keyword_store
-from storage.database import acting_as
+from storage.database import acting_as, open_pool
 from storage.memory_store import Filters
 from storage.packed_terms import hashes_of
+from storage.rare_words import RARE
 from storage.vector_index import MOST_FLAT, VectorIndex
 from tests.conftest import until
 from tests.test_replicas import pool
@@ -190,6 +191,22 @@ async def test_a_rare_word_is_found_also_where_time_does_not_suffice_to_weigh_al
     hurried.close()
 
 
+async def test_what_was_just_saved_is_found_by_a_common_word_though_no_time_is_left(pool):
+    """Its words are nobody's but its own to be packed; its id says nothing about when."""
+    user_id = uuid4()
+    early = [Capture(user_id, uuid4(), "prompt", f"a note {n}") for n in range(RARE + 50)]
+    late = Capture(user_id, uuid4(), "prompt", "a note, the last one")
+    await write_together(pool, early)
+    await write_together(pool, [late])
+    hurried = Retrieval(pool, None, PLENTY, hurry=-1, cached=False)
+
+    recall = await hurried.recall(user_id, "note", 100, Filters())
+
+    assert recall.partial
+    assert late.id in {hit.memory.id for hit in recall.hits}
+    hurried.close()
+
+
 async def test_a_deleted_memory_comes_back_from_nowhere(pool, database):
     near = Near(1_500)
     user_id = await remember(database, near)
@@ -213,6 +230,27 @@ async def test_a_deleted_memory_comes_back_from_nowhere(pool, database):
     assert GONE not in texts
     for retrieval in retrievals.values():
         retrieval.close()
+
+
+@pytest.mark.parametrize("cached", [True, False])
+async def test_a_prompt_is_found_at_every_moment_while_its_answer_grows(database_url, cached):
+    """On a single connection, where each step of the search has a save before it."""
+    user_id, growing = uuid4(), uuid4()
+    async with open_pool(database_url, 1, 1) as pool:
+        await write_together(pool, [Capture(user_id, growing, "prompt", "quokka")])
+
+        async def grow() -> None:
+            for n in range(1, 1_000):
+                answer = Capture(user_id, growing, "response", "more " * n, status="partial")
+                await write_together(pool, [answer])
+
+        answering = asyncio.create_task(grow())
+        for _ in range(5):
+            retrieval = Retrieval(pool, None, PLENTY, cached=cached)
+            assert await found(retrieval, user_id, "quokka")
+            retrieval.close()
+        assert not answering.done()
+        answering.cancel()
 
 
 async def test_nothing_of_a_deleted_memorys_words_is_kept(pool, database):

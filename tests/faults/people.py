@@ -197,7 +197,9 @@ class Person:
             return
         self.found.searches += 1
         if (ids := ids_with_word(answer)) != wanted:
-            self.found.stale.append(f"person {self.number}, {word}: {ids} instead of {wanted}")
+            partly = ", partly" if answer.json()["data"].get("partial") else ""
+            told = f"person {self.number}, {word}: {ids} instead of {wanted}{partly}"
+            self.found.stale.append(told)
 
     async def edit(self, memory_id: str, word: str, n: int) -> None:
         after = word_of(n + 50)
