@@ -12,8 +12,8 @@ from storage.database import Connection
 from storage.keyword_store import packed_from
 from storage.packed_terms import ANALYZER, Packed
 
-# About three megabytes on the wire with their vectors: a connection is held for a moment only.
-PAGE = 500
+# About three megabytes of vectors with two chunks each: a connection is held for a moment only.
+PAGE = 1_000
 
 
 @dataclass(slots=True)

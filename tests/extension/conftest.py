@@ -1,6 +1,7 @@
 """The built extension in a real Chromium, on fake sites, with the real server behind it."""
 
 import asyncio
+import fcntl
 import os
 import shutil
 import subprocess
@@ -46,8 +47,17 @@ def build() -> Path:
 
 
 @pytest.fixture(scope="session")
-def built() -> Path:
-    return build()
+def built(testrun_uid: str) -> Path:
+    """Built once in a run: a second build would take the files from under a parallel browser."""
+    (EXTENSION / "dist").mkdir(exist_ok=True)
+    with (EXTENSION / "dist" / "built-for").open("a+") as built_for:
+        fcntl.flock(built_for, fcntl.LOCK_EX)
+        built_for.seek(0)
+        if built_for.read() != testrun_uid:
+            build()
+            built_for.truncate(0)
+            built_for.write(testrun_uid)
+    return EXTENSION / "dist" / "chrome"
 
 
 @pytest.fixture(scope="session")
@@ -224,8 +234,10 @@ class Extension:
 
 
 def whole(count: int) -> Callable[[list[dict[str, Any]]], bool]:
-    """So many memories, and none that waits for its answer."""
-    return lambda found: len(found) == count and all(m["status"] == "complete" for m in found)
+    """So many memories, and none that waits for its prompt or its answer."""
+    return lambda found: (
+        len(found) == count and all(m["status"] == "complete" and m["prompt"] for m in found)
+    )
 
 
 async def worker_of(chrome: BrowserContext) -> Worker:
