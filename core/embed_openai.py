@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
@@ -38,6 +38,9 @@ LATIN_COST, OTHER_COST = 1, 4
 FIRST_OTHER = "\u0250"
 
 REQUESTS_AT_ONCE = 2
+# Queries that come while so many requests for others are under way share the next one: with the
+# SDK a request costs two milliseconds of CPU, however few texts it carries.
+QUERY_REQUESTS_AT_ONCE = 4
 REFUSALS = {400, 413, 422}
 HARMLESS = "ok"
 
@@ -73,13 +76,29 @@ class OpenAIEmbedder:
         self._api_key, self._base_url, self._batch = api_key or "none", base_url, batch
         self._patience = {False: background, True: urgent}
         self._slots = asyncio.Semaphore(REQUESTS_AT_ONCE)
+        self._queries = _Shared(lambda texts: self._embed(texts, True), batch)
         self._opening = asyncio.Lock()
         self._client: AsyncOpenAI | None = None
+        self._endpoints: dict[Patience, AsyncOpenAI] = {}
 
     def split(self, text: str, most: int) -> list[Span]:
         return split_text(text, most, _fitting)
 
     async def embed(self, texts: Sequence[str], *, urgent: bool = False) -> Vectors:
+        if not urgent or len(texts) > 1:
+            return await self._embed(texts, urgent)
+        try:
+            async with asyncio.timeout(self._patience[urgent].total):
+                return await self._queries.embed(texts[0])
+        except TimeoutError as exc:
+            raise EmbedderUnavailable("The embedding provider cannot be reached") from exc
+
+    async def aclose(self) -> None:
+        await self._queries.aclose()
+        if self._client:
+            await self._client.close()
+
+    async def _embed(self, texts: Sequence[str], urgent: bool) -> Vectors:
         vectors = np.zeros((len(texts), self.dimensions), np.float32)
         refused: list[int] = []
         for start in range(0, len(texts), self._batch):
@@ -88,10 +107,6 @@ class OpenAIEmbedder:
         if refused:
             raise TextRefused(refused)
         return unit_length(vectors)
-
-    async def aclose(self) -> None:
-        if self._client:
-            await self._client.close()
 
     async def _fill(
         self,
@@ -128,10 +143,9 @@ class OpenAIEmbedder:
             return await self._send(texts, self._patience[urgent])
 
     async def _send(self, texts: list[str], patience: Patience) -> Vectors:
-        client = await self._open()
+        endpoint = await self._endpoint(patience)
         import openai
 
-        endpoint = client.with_options(timeout=patience.attempt, max_retries=patience.retries)
         try:
             async with asyncio.timeout(patience.total):
                 # Read raw: base64 is a quarter of the size, but some servers send floats anyway.
@@ -149,6 +163,15 @@ class OpenAIEmbedder:
             raise EmbedderUnavailable("The embedding provider cannot be reached") from exc
         return _read_vectors(answer.http_response.content, (len(texts), self.dimensions))
 
+    async def _endpoint(self, patience: Patience) -> "AsyncOpenAI":
+        """The one client with these times; a copy of it is not free."""
+        if patience not in self._endpoints:
+            client = await self._open()
+            self._endpoints[patience] = client.with_options(
+                timeout=patience.attempt, max_retries=patience.retries
+            )
+        return self._endpoints[patience]
+
     async def _open(self) -> "AsyncOpenAI":
         async with self._opening:
             if self._client is None:
@@ -159,6 +182,53 @@ class OpenAIEmbedder:
         from openai import AsyncOpenAI
 
         return AsyncOpenAI(api_key=self._api_key, base_url=self._base_url)
+
+
+class _Request:
+    """Texts that go together, and their vectors once it has been sent."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.sent: asyncio.Task[Vectors] | None = None
+
+
+class _Shared:
+    """Texts of different callers in one request, where they would have to wait anyway."""
+
+    def __init__(self, embed: Callable[[list[str]], Awaitable[Vectors]], most: int) -> None:
+        self._embed, self._most = embed, most
+        self._free = asyncio.Semaphore(QUERY_REQUESTS_AT_ONCE)
+        self._next = _Request()
+        self._sent: set[asyncio.Task[Vectors]] = set()
+
+    async def embed(self, text: str) -> Vectors:
+        """Return one row. What befalls another's text is not this one's."""
+        request, place = self._next, len(self._next.texts)
+        request.texts.append(text)
+        if request.sent is None:
+            request.sent = asyncio.create_task(self._send(request))
+            self._sent.add(request.sent)
+            request.sent.add_done_callback(self._sent.discard)
+        if len(request.texts) == self._most:
+            self._next = _Request()
+        try:
+            # Whoever goes away takes nobody else's answer along.
+            return (await asyncio.shield(request.sent))[place : place + 1]
+        except TextRefused as refused:
+            if place in refused.positions:
+                raise TextRefused([0]) from refused
+            return await self._embed([text])
+
+    async def aclose(self) -> None:
+        for task in tuple(self._sent):
+            task.cancel()
+        await asyncio.gather(*self._sent, return_exceptions=True)
+
+    async def _send(self, request: _Request) -> Vectors:
+        async with self._free:
+            if self._next is request:
+                self._next = _Request()
+            return await self._embed(request.texts)
 
 
 def _parse_model(model: str) -> tuple[str, int]:

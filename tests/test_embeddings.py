@@ -439,6 +439,43 @@ async def test_the_backlog_asks_twice_at_once_and_a_query_passes_it(server, open
     await asyncio.gather(*backlog, return_exceptions=True)
 
 
+async def test_queries_that_come_at_once_share_a_few_requests(server, openai_with):
+    embedder, queries = openai_with(), [f"query {number}" for number in range(40)]
+    server.pause = 0.1
+
+    rows = await asyncio.gather(*(embedder.embed([query], urgent=True) for query in queries))
+
+    assert np.concatenate(rows) == pytest.approx(expected(server, queries), abs=1e-6)
+    assert sum(server.batch_sizes) == 40
+    assert len(server.batch_sizes) <= 5
+
+
+async def test_a_query_is_unhurt_by_those_it_shares_a_request_with(server, openai_with):
+    embedder = openai_with()
+    server.poison, server.pause = "POISON", 0.05
+    queries = ["a POISON query", "one that goes away", *(f"query {number}" for number in range(9))]
+
+    asked = [asyncio.create_task(embedder.embed([query], urgent=True)) for query in queries]
+    await server.arrived.acquire()
+    asked[1].cancel()
+    poisoned, gone, *rows = await asyncio.gather(*asked, return_exceptions=True)
+
+    assert isinstance(poisoned, TextRefused) and poisoned.positions == (0,)
+    assert isinstance(gone, asyncio.CancelledError)
+    assert np.concatenate(rows) == pytest.approx(expected(server, queries[2:]), abs=1e-6)
+
+
+async def test_no_query_waits_longer_for_others_than_for_the_provider(server, openai_with):
+    embedder = openai_with(urgent=Patience(attempt=1, total=1, retries=0))
+    server.hanging = True
+
+    asked = [embedder.embed([f"query {number}"], urgent=True) for number in range(200)]
+    async with asyncio.timeout(10):
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+
+    assert all(isinstance(answer, EmbedderUnavailable) for answer in answers)
+
+
 async def test_a_very_long_query_is_cut_to_what_the_provider_takes(server, openai_with):
     await openai_with().embed(["x" * 50_000], urgent=True)
     assert len(server.requests[0]["input"][0]) == 2_000
