@@ -155,8 +155,8 @@ class UserCaches:
 
     async def _take_in(self, cached: Cached, page: _Page) -> None:
         index = page.index
-        if index is not cached.index:
-            return  # it was too large, or had missed deletions
+        if cached.too_large or index is not cached.index:
+            return  # it had missed deletions, or what was before this page is gone
         async with cached.lock:
             await self._in_thread(index.apply, page.feed.changes, page.chunks)
             if page.feed.complete:

@@ -12,8 +12,11 @@ from storage.database import Connection
 from storage.keyword_store import packed_from
 from storage.packed_terms import ANALYZER, Packed
 
-# About three megabytes of vectors with two chunks each: a connection is held for a moment only.
+# A few megabytes: a connection is held for a moment only.
 PAGE = 1_000
+# Of values above a megabyte Postgres takes the memory anew for each, and gives it back: twice the
+# time. With a few chunks each, these have less.
+CHUNKS_OF_AT_ONCE = 200
 
 
 @dataclass(slots=True)
@@ -131,6 +134,28 @@ async def chunks_of(
     conn: Connection, user_id: UUID, ids: Sequence[UUID], model: str
 ) -> Chunks | None:
     """Read the chunks of these memories, if there are any."""
+    starts = range(0, len(ids), CHUNKS_OF_AT_ONCE)
+    read = [
+        await _chunks_of(conn, user_id, ids[start : start + CHUNKS_OF_AT_ONCE], model)
+        for start in starts
+    ]
+    parts = [part for part in read if part]
+    return _joined(parts) if parts else None
+
+
+def _joined(parts: Sequence[Chunks]) -> Chunks:
+    return Chunks(
+        [memory_id for part in parts for memory_id in part.ids],
+        np.concatenate([part.sides for part in parts]),
+        np.concatenate([part.starts for part in parts]),
+        np.concatenate([part.stops for part in parts]),
+        np.concatenate([part.vectors for part in parts]),
+    )
+
+
+async def _chunks_of(
+    conn: Connection, user_id: UUID, ids: Sequence[UUID], model: str
+) -> Chunks | None:
     # One row of long columns: a row for each chunk would cost several times as much to take in.
     row = await conn.fetchrow(
         """

@@ -37,7 +37,7 @@ INITDB_OPTIONS = (
     "--lc-ctype=en_US.UTF-8" if sys.platform == "darwin" else "--lc-ctype=C.UTF-8",
 )
 SETTINGS = (
-    *("--listen_addresses=", "--port=5432", "--max_connections=60", "--shared_buffers=128MB"),
+    *("--listen_addresses=", "--port=5432", "--max_connections=60", "--shared_buffers=256MB"),
     # Terse, because the detail of an error quotes rows, and rows are people's words.
     *("--timezone=UTC", "--logging_collector=off", "--log_error_verbosity=terse"),
 )
