@@ -150,21 +150,27 @@ async def watch(
 ) -> tuple[dict[str, object], float, float, float]:
     """Wait for the import; return it, its seconds, and of its process the most memory in MB and
     the CPU seconds."""
-    began, most, cpu = None, 0.0, 0.0
+    began, process, most, cpu = None, None, 0.0, 0.0
     while True:
         job = (await client.get(f"/import/{job_id}", headers=user)).json()["data"]
         if job["state"] == "running" and began is None:
             began = time.perf_counter()
-        for child in server.children():
-            try:
-                if "core.importing" in child.cmdline():
-                    most = max(most, child.memory_info().rss / 2**20)
-                    cpu = sum(child.cpu_times()[:2])
-            except psutil.NoSuchProcess:
-                continue
+        try:
+            # Looked for once: it takes milliseconds, in which the neighbour here would wait.
+            process = process or importing(server)
+            if process:
+                most = max(most, process.memory_info().rss / 2**20)
+                cpu = sum(process.cpu_times()[:2])
+        except psutil.NoSuchProcess:
+            pass
         if job["state"] not in ("queued", "running"):
             return job, time.perf_counter() - (began or 0), most, cpu
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.5)
+
+
+def importing(server: psutil.Process) -> psutil.Process | None:
+    found = (child for child in server.children() if "core.importing" in child.cmdline())
+    return next(found, None)
 
 
 async def measure(arguments: argparse.Namespace, url: str, folder: Path) -> None:

@@ -16,6 +16,15 @@ _UNSPACED = re.compile(
 _CYRILLIC = re.compile(r"[\u0400-\u04ff]")
 _ARABIC = re.compile(r"[\u0600-\u06ff]")
 LONGEST_TERM = 64
+# Latin letters without their marks: a person who types "Muller" looks for "Müller". Those that
+# Unicode does not take apart are written as their languages do without them.
+_UNMARKED = {
+    code: re.sub(r"[\u0300-\u036f]", "", unicodedata.normalize("NFKD", chr(code)))
+    for code in (*range(0x00C0, 0x0250), *range(0x1E00, 0x1F00))
+} | str.maketrans(
+    {"ß": "ss", "æ": "ae", "Æ": "Ae", "œ": "oe", "Œ": "Oe", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L",
+     "đ": "d", "Đ": "D", "ð": "d", "Ð": "D", "þ": "th", "Þ": "Th", "\u0131": "i"}
+)  # fmt: skip
 
 # What nearly every English sentence holds and no question is about.
 STOPWORDS = frozenset(
@@ -49,13 +58,13 @@ def terms_of_word(word: str) -> tuple[str, ...]:
 
 
 def _terms_of_long(word: str) -> tuple[str, ...]:
-    return tuple(_pairs_and_rest(unicodedata.normalize("NFKC", word)))
+    return tuple(_pairs_and_rest(unicodedata.normalize("NFKC", word).translate(_UNMARKED)))
 
 
 @lru_cache(maxsize=100_000)
 def _terms_of_word(word: str) -> tuple[str, ...]:
     if not word.isascii():
-        word = unicodedata.normalize("NFKC", word)
+        word = unicodedata.normalize("NFKC", word).translate(_UNMARKED)
         if _UNSPACED.search(word):
             return tuple(_pairs_and_rest(word))
     parts = _PART.findall(word)
@@ -73,17 +82,11 @@ def _term(word: str) -> str:
         return folded
     if not folded.isalpha():
         return folded[:LONGEST_TERM]
-    if folded.isascii():
-        return str(_STEMMERS["english"](folded))[:LONGEST_TERM]
     if _CYRILLIC.search(folded):
         return str(_STEMMERS["russian"](folded))[:LONGEST_TERM]
     if _ARABIC.search(folded):
         return str(_STEMMERS["arabic"](folded))[:LONGEST_TERM]
-    # Latin letters with marks: a person who types "Muller" looks for "Müller".
-    plain = "".join(
-        c for c in unicodedata.normalize("NFKD", folded) if not unicodedata.combining(c)
-    )
-    return str(_STEMMERS["english"](plain))[:LONGEST_TERM]
+    return str(_STEMMERS["english"](folded))[:LONGEST_TERM]
 
 
 def _pairs_and_rest(word: str) -> list[str]:

@@ -14,9 +14,10 @@ import numpy as np
 from storage.analyzer import LONGEST_TERM, WORD, terms, terms_of_word
 
 # Raise it with every change of the analyzer or of what is packed: all is packed anew then.
-ANALYZER = 1
+ANALYZER = 2
 # More of the same word says nothing more; BM25 is flat long before.
 MOST_TIMES = 255
+MOST_WORDS = 100_000
 # "Anna Berg: see you at noon", as transcripts of several people say who speaks.
 _SPEAKER = re.compile(r"\s*([^\W\d_][\w.'’-]*(?: [^\W\d_][\w.'’-]*){0,2}): \S")  # noqa: RUF001
 _MONTHS = (
@@ -54,8 +55,9 @@ def pack(prompt: str | None, response: str | None, occurred_at: datetime) -> Pac
     # Here and in `_counted` no word goes through a loop of Python's own.
     counts = np.array([[*map(side.get, hashed, repeat(0))] for side in sides], dtype=np.int64).T
     named = _SPEAKER.match(prompt or "")
+    lengths = counts.sum(axis=0).tolist()
     return Packed(
-        (sum(sides[0].values()), sum(sides[1].values())),
+        (lengths[0], lengths[1]),
         np.array(hashed, dtype="<u4").tobytes(),
         np.minimum(counts, MOST_TIMES).astype(np.uint8).tobytes(),
         hashes_of(terms(named[1])).tobytes() or None if named else None,
@@ -75,7 +77,17 @@ def _hashes_of_word(word: str) -> tuple[int, ...]:
     return tuple(hash_of(term) for term in terms_of_word(word))
 
 
-_hashes_of_short = lru_cache(maxsize=100_000)(_hashes_of_word)
+class _Words(dict[str, tuple[int, ...]]):
+    """What was analysed before. To find it in an `lru_cache` takes three times as long."""
+
+    def __missing__(self, word: str) -> tuple[int, ...]:
+        if len(self) >= MOST_WORDS:
+            self.clear()
+        found = self[word] = _hashes_of_word(word)
+        return found
+
+
+_hashes_of_short = _Words().__getitem__
 
 
 def _hashes_of_any(word: str) -> tuple[int, ...]:

@@ -323,6 +323,21 @@ def test_words_of_many_languages_meet(text, query):
     assert set(terms(query)) & set(terms(text))
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Müller größer", ["muller", "grosser"]),
+        ("Łódź año đường", ["lodz", "ano", "duong"]),
+        ("naïveBayes", ["naiv", "bay", "naivebay"]),
+        ("東京のMüller", ["東京", "京の", "muller"]),
+        ("cafe\u0301 café", ["cafe", "cafe"]),
+        ("чайный", ["чайн"]),
+    ],
+)
+def test_a_letter_with_a_mark_does_not_part_a_word(text, expected):
+    assert terms(text) == expected
+
+
 def test_a_snippet_of_a_short_text_is_all_of_it():
     parts = snippet("Sorting lists", {"sort"}, None)
 
