@@ -24,11 +24,11 @@ from storage.imports import Job, Progress
 from storage.keyword_store import Texts
 
 # The user's lock is held for one batch: their saves wait for no longer than that.
-MOST_TURNS = 200
+MOST_TURNS = 100
 MOST_CHARACTERS = 2 * 1024 * 1024
 # Rests for so much of the time that a batch took, for everybody else's sake. Its commits are
 # synchronous: after a crash of Postgres a change number may not come again for something else.
-REST = 0.0
+REST = 0.2
 FIRST_ANALYZE = 500
 NICENESS = 10
 BUSY = 75  # EX_TEMPFAIL

@@ -48,7 +48,8 @@ _BODY: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class LiveImport(Job):
-    """`to_embed` counts all memories that wait for their vectors; words find them already."""
+    """`to_embed` counts all memories that wait for their vectors, above a thousand about; words
+    find them already."""
 
     to_embed: int
 

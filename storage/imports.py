@@ -14,6 +14,7 @@ from storage.database import Connection, Pool
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 # Of one user; older ones are forgotten.
 MOST_FINISHED = 50
+MOST_COUNTED = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,16 +129,25 @@ async def unfinished(conn: Connection, user_id: UUID) -> tuple[int, int]:
 
 
 async def to_embed(conn: Connection, user_id: UUID) -> int:
-    """Count the user's memories that wait for their vectors."""
-    return int(
-        await conn.fetchval(
-            """
-            SELECT count(*) FROM memory_layer.memories
-             WHERE user_id = $1 AND embedding_state = 'open' AND deleted_at IS NULL
-            """,
-            user_id,
-        )
+    """Count the user's memories that wait for their vectors, above MOST_COUNTED about.
+
+    Who waits for a large import asks every second: the numbers of what waits are nearly without
+    gaps, as the latest is taken first, and the first and the last are found at once.
+    """
+    row = await conn.fetchrow(
+        """
+        WITH waiting AS NOT MATERIALIZED (
+            SELECT change_seq FROM memory_layer.memories
+             WHERE user_id = $1 AND embedding_state = 'open' AND deleted_at IS NULL)
+        SELECT (SELECT count(*) FROM (SELECT FROM waiting LIMIT $2 + 1) AS few),
+               (SELECT max(change_seq) FROM waiting) - (SELECT min(change_seq) FROM waiting) + 1
+        """,
+        user_id,
+        MOST_COUNTED,
     )
+    assert row
+    counted, span = row
+    return int(counted if counted <= MOST_COUNTED else span)
 
 
 async def begin(conn: Connection, user_id: UUID, job_id: UUID) -> Job | None:

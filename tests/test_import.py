@@ -235,9 +235,11 @@ async def test_an_import_costs_one_request(settings):
 
 
 async def test_the_job_shows_what_waits_for_its_vectors(client, alice):
-    job = await import_file(client, alice, chatgpt(chats(3)))
+    few = await import_file(client, alice, chatgpt(chats(3)))
+    many = await import_file(client, alice, chatgpt(chats(600)))
 
-    assert job["to_embed"] == 6
+    assert few["to_embed"] == 6
+    assert many["to_embed"] == 1_206
 
 
 async def test_another_persons_import_is_nobodys(client, alice, bob):
