@@ -21,6 +21,9 @@ from storage.user_index import UserIndex
 log = structlog.get_logger()
 T = TypeVar("T")
 
+# In another thread a moment's work waits for the interpreter longer than it takes: so few changes
+# of an index of so few vectors, and texts of so many characters, are worked through at once.
+FEW_CHANGES, SMALL_INDEX, SHORT_TEXTS = 20, 2_000, 20_000
 # Texts of a mebibyte on both sides make so many of them 100 MB at the very worst.
 TEXTS_AT_ONCE = 50
 # So many memories whose words nobody has packed are worth a write; of fewer the embedding worker
@@ -62,6 +65,7 @@ class UserCaches:
         self._patience = patience
         self._cached: OrderedDict[UUID, Cached] = OrderedDict()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="index")
+        self.nbytes = 0  # of all of them
         self.hits = self.misses = 0
 
     def close(self) -> None:
@@ -69,10 +73,6 @@ class UserCaches:
             if cached.loading:
                 cached.loading.cancel()
         self._thread.shutdown(wait=False, cancel_futures=True)
-
-    @property
-    def nbytes(self) -> int:
-        return sum(cached.bytes for cached in self._cached.values())
 
     @property
     def users(self) -> list[UUID]:
@@ -115,8 +115,7 @@ class UserCaches:
             return
         log.warning("cache_not_loaded", error=type(error).__name__)
         # It may have been left between two changes; Postgres has it all.
-        if self._cached.get(user_id) is cached:
-            del self._cached[user_id]
+        self._drop(user_id, cached)
 
     async def _load(self, user_id: UUID, cached: Cached) -> None:
         """Take in what is new: while one page is taken in, the next one is read."""
@@ -124,8 +123,8 @@ class UserCaches:
         while not (page.feed.complete or cached.too_large):
             last = page.feed.changes[-1].change_seq
             following = self._read(user_id, cached, last)
-            _, page = await asyncio.gather(self._take_in(cached, page), following)
-        await self._take_in(cached, page)
+            _, page = await asyncio.gather(self._take_in(user_id, cached, page), following)
+        await self._take_in(user_id, cached, page)
 
     async def _read(self, user_id: UUID, cached: Cached, after: int) -> _Page:
         """Read a page. No connection is held for longer than that."""
@@ -153,18 +152,19 @@ class UserCaches:
         other = (index.epoch, index.purges) != (now.epoch, now.purges)
         return index.epoch is not None and (missed or other)
 
-    async def _take_in(self, cached: Cached, page: _Page) -> None:
+    async def _take_in(self, user_id: UUID, cached: Cached, page: _Page) -> None:
         index = page.index
         if cached.too_large or index is not cached.index:
             return  # it had missed deletions, or what was before this page is gone
+        small = len(page.feed.changes) <= FEW_CHANGES and index.vectors <= SMALL_INDEX
         async with cached.lock:
-            await self._in_thread(index.apply, page.feed.changes, page.chunks)
+            await self._do(small, index.apply, page.feed.changes, page.chunks)
             if page.feed.complete:
-                await self._in_thread(index.tidy)
+                await self._do(small, index.tidy)
                 index.change_seq = max(index.change_seq, page.now.change_seq)
                 cached.at = page.now._replace(change_seq=index.change_seq)
         if index is cached.index:
-            self._keep_within_budget(cached)
+            self._keep_within_budget(user_id, cached)
 
     async def _pack_missing(self, user_id: UUID, changes: Sequence[Change]) -> None:
         missing = [c for c in changes if c.packed is None and not c.deleted]
@@ -191,29 +191,38 @@ class UserCaches:
                 texts = await keyword_store.texts_of(
                     conn, user_id, ids[start : start + TEXTS_AT_ONCE]
                 )
-            packed += await self._in_thread(_packed, texts)
+            length = sum(len(each.prompt or "") + len(each.response or "") for each in texts)
+            packed += await self._do(length <= SHORT_TEXTS, _packed, texts)
         if len(packed) >= WORTH_KEEPING:
             async with acting_as(self._pool, user_id) as conn:
                 await keyword_store.keep(conn, user_id, packed)
         return packed
 
-    async def _in_thread(self, work: Callable[..., T], *arguments: object) -> T:
+    async def _do(self, little: bool, work: Callable[..., T], *arguments: object) -> T:
+        if little:
+            return work(*arguments)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, work, *arguments)
 
-    def _keep_within_budget(self, latest: Cached) -> None:
+    def _keep_within_budget(self, user_id: UUID, latest: Cached) -> None:
         """Drop those who have not searched for longest; who is too large for all of it has none."""
-        latest.bytes = latest.index.nbytes
-        if latest.bytes > self._budget:
+        if latest.index.nbytes > self._budget:
             latest.index, latest.at, latest.too_large = self._empty(), NOWHERE, True
-            latest.bytes = latest.index.nbytes
-        held = self.nbytes
-        for user_id, cached in list(self._cached.items()):
-            if held <= self._budget:
+        if self._cached.get(user_id) is latest:
+            self.nbytes += latest.index.nbytes - latest.bytes
+        latest.bytes = latest.index.nbytes
+        if self.nbytes <= self._budget:
+            return
+        for other_id, cached in list(self._cached.items()):
+            if self.nbytes <= self._budget:
                 return
             if cached is not latest and not cached.loading and not cached.lock.locked():
-                held -= cached.bytes
-                del self._cached[user_id]
+                self.forget(other_id)
+
+    def _drop(self, user_id: UUID, cached: Cached) -> None:
+        """Forget this very one, and not what may have come in its place."""
+        if self._cached.get(user_id) is cached:
+            self.forget(user_id)
 
     def is_too_large(self, user_id: UUID) -> bool:
         cached = self._cached.get(user_id)
@@ -221,7 +230,8 @@ class UserCaches:
 
     def forget(self, user_id: UUID) -> None:
         """A cache that is being loaded serves those who wait for it, and nobody after them."""
-        self._cached.pop(user_id, None)
+        if cached := self._cached.pop(user_id, None):
+            self.nbytes -= cached.bytes
 
     async def verify(self, user_id: UUID) -> bool:
         """Compare a user's cache with the database; one that differs is dropped, to load anew."""
@@ -238,13 +248,12 @@ class UserCaches:
             # What was written a moment ago is the next search's to take in, and tells nothing.
             if cached.at[:2] != now[:2]:
                 return True
-            held = await self._in_thread(cached.index.fingerprint)
+            held = await self._do(False, cached.index.fingerprint)
         # More vectors than the database are those of texts that are being embedded anew.
         if held.memories == wanted.memories and held.chunks >= wanted.chunks:
             return True
         log.error("cache_differed", chunks=held.chunks, wanted_chunks=wanted.chunks)
-        if self._cached.get(user_id) is cached:
-            del self._cached[user_id]
+        self._drop(user_id, cached)
         return False
 
 
