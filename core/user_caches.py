@@ -24,6 +24,9 @@ T = TypeVar("T")
 # In another thread a moment's work waits for the interpreter longer than it takes: so few changes
 # of an index of so few vectors, and texts of so many characters, are worked through at once.
 FEW_CHANGES, SMALL_INDEX, SHORT_TEXTS = 20, 2_000, 20_000
+# What is less than a page behind is taken in sooner than the database could answer. Only where
+# the machine is too busy for either it takes longer, and to ask both would keep it so.
+LONGER_FOR_LITTLE = 20
 # Texts of a mebibyte on both sides make so many of them 100 MB at the very worst.
 TEXTS_AT_ONCE = 50
 # So many memories whose words nobody has packed are worth a write; of fewer the embedding worker
@@ -94,8 +97,9 @@ class UserCaches:
 
     async def catch_up(self, user_id: UUID, cached: Cached, wanted: Position) -> bool:
         """Say whether the cache holds all up to `wanted` in time; if not, it goes on loading."""
+        little = wanted.change_seq - cached.index.change_seq < change_feed.PAGE
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(self._patience * (LONGER_FOR_LITTLE if little else 1)):
                 while not (cached.too_large or cached.at.has_reached(wanted)):
                     # One loads for all who wait, and for whoever comes after they have gone.
                     await asyncio.shield(self._load_once(user_id, cached))
