@@ -35,11 +35,11 @@ def snippet(text: str, wanted: Set[str], place: tuple[int, int] | None) -> list[
 def _matches(text: str, wanted: Set[str], start: int, stop: int) -> list[tuple[int, int]]:
     if not wanted:
         return []
-    return [
-        word.span()
-        for word in _WORD.finditer(text, start, stop)
-        if not wanted.isdisjoint(terms_of_word(word.group()))
-    ]
+    words = set(_WORD.findall(text, start, stop))
+    matching = {word for word in words if not wanted.isdisjoint(terms_of_word(word))}
+    if not matching:
+        return []
+    return [w.span() for w in _WORD.finditer(text, start, stop) if w.group() in matching]
 
 
 def _window(text: str, found: list[tuple[int, int]], start: int) -> tuple[int, int]:
