@@ -23,8 +23,9 @@ async def holders(
     Takes about 5 µs a memory; where nobody has packed the words, texts are looked through as they
     stand, and some that are found hold another word that begins alike.
     """
-    packed = [hits.ids for hits in await hits_of(conn, user_id, hashes_of(terms), part)]
-    found = packed + await _in_texts(conn, user_id, _needles(query), part)
+    # In this order: what is packed between the two is found twice, and not by neither.
+    found = await _in_texts(conn, user_id, _needles(query), part)
+    found += [hits.ids for hits in await hits_of(conn, user_id, hashes_of(terms), part)]
     rare = {
         ids[n : n + 16] for ids in found if len(ids) <= 16 * RARE for n in range(0, len(ids), 16)
     }

@@ -277,5 +277,6 @@ def nearest_chunks(evidence: Evidence, slots: Sequence[int]) -> dict[int, int]:
 
 
 def _content(change: Change) -> int:
-    """A number of what the words are made of; 0 for nothing."""
-    return 0 if change.deleted else hash((change.content_hash, change.occurred_at))
+    """A number of what the words are made of; 0 for nothing, and for what nobody has packed."""
+    unknown = change.deleted or change.packed is None
+    return 0 if unknown else hash((change.content_hash, change.occurred_at))

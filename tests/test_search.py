@@ -293,6 +293,17 @@ def test_a_text_of_hashes_is_analysed_in_a_moment():
     assert counted[1] <= 3_000
 
 
+def test_words_that_were_not_known_are_taken_in_with_the_next_change():
+    index, memory_id = UserIndex(0), uuid4()
+    unknown, known = change(memory_id, 3, "walrus"), change(memory_id, 5, "walrus")
+    unknown.packed = None
+
+    index.apply([unknown])
+    index.apply([known])
+
+    assert found_in(index, "walrus") == [memory_id]
+
+
 def test_a_growing_answer_does_not_let_the_cache_grow_without_end():
     index, memory_id = UserIndex(0), uuid4()
 

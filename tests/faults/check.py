@@ -6,7 +6,7 @@ from collections import Counter
 import asyncpg
 import httpx
 
-from tests.faults.people import Expected, Person, ids_with_word
+from tests.faults.people import Expected, Person, how, ids_with_word
 from tests.faults.stand import Stand
 
 Texts = tuple[str | None, str | None]
@@ -127,7 +127,8 @@ async def search_all(person: Person, waiting: list[tuple[str, Texts]]) -> list[s
             door = len(waiting) % 2
             answer = await _answer(person, door, "POST /search", body={"query": word})
             if (ids := ids_with_word(answer)) != [memory_id]:
-                missed.append(f"person {person.number}, {word}, replica {door}: {ids} in the end")
+                told = f"person {person.number}, {word}, replica {door}: {ids} in the end"
+                missed.append(told + how(answer))
 
     await asyncio.gather(*(work() for _ in range(AT_ONCE)))
     return missed

@@ -197,8 +197,7 @@ class Person:
             return
         self.found.searches += 1
         if (ids := ids_with_word(answer)) != wanted:
-            partly = ", partly" if answer.json()["data"].get("partial") else ""
-            told = f"person {self.number}, {word}: {ids} instead of {wanted}{partly}"
+            told = f"person {self.number}, {word}: {ids} instead of {wanted}{how(answer)}"
             self.found.stale.append(told)
 
     async def edit(self, memory_id: str, word: str, n: int) -> None:
@@ -267,6 +266,13 @@ class Person:
 
 def _is_ours(answer: httpx.Response) -> bool:
     return answer.headers.get("Content-Type", "").startswith("application/json")
+
+
+def how(answer: httpx.Response) -> str:
+    """Say of a search's answer what may explain that something is not in it."""
+    said = answer.json()["data"]
+    partly = ", partly" if said["partial"] else ""
+    return partly + ("" if said["semantic"] else ", by words alone") + f", {len(said['hits'])} hits"
 
 
 def ids_with_word(answer: httpx.Response) -> list[str]:
