@@ -71,9 +71,9 @@ class Load:
 
 
 @contextlib.contextmanager
-def serving(settings: dict[str, str], log: Path | None = None) -> Iterator[psutil.Process]:
+def serving(settings: dict[str, str], log: Path) -> Iterator[psutil.Process]:
     command = [sys.executable, str(ROOT / "main.py")]
-    with (log or Path(os.devnull)).open("wb") as lines:
+    with log.open("wb") as lines:
         server = subprocess.Popen(command, env=os.environ | settings, stdout=lines, cwd=ROOT)
     try:
         yield psutil.Process(server.pid)
@@ -214,35 +214,48 @@ def percentile(times: Counter[float], share: float) -> float:
     return max(times)
 
 
-async def one_round(kind: str, url: str, users: int, seconds: float, memories: int) -> bool:
+@dataclass(frozen=True)
+class Stage:
+    """A service under load: people with memories sign in to it with `tokens`."""
+
+    address: str
+    tokens: Path
+    process: psutil.Process
+    log: Path
+
+
+@contextlib.asynccontextmanager
+async def stage(
+    kind: str, url: str, people: int, memories: int, **settings: str
+) -> AsyncIterator[Stage]:
     port, valkey = free_port(), Valkey()
     valkey.start()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["AUTH_PUBLIC_URL"] = "http://benchmark.invalid"
-        listed = await mint(url, users, port)
-        tokens = Path(folder) / "tokens.json"
+        listed = await mint(url, people, port)
+        tokens, log = Path(folder) / "tokens.json", Path(folder) / "log"
         tokens.write_text(json.dumps(listed))
         await remember(url, listed, memories)
-        settings = {
-            "PORT": str(port),
-            "DATABASE_URL": url,
-            "REDIS_URL": valkey.url,
-            "DEFAULT_TIER": "pro",
-            "LOG_LEVEL": "info",
-        }
-        log = Path(folder) / "log"
+        settings |= {"PORT": str(port), "DATABASE_URL": url, "REDIS_URL": valkey.url}
         async with embedder(kind) as embeds:
             with serving(settings | embeds, log) as process:
                 address = f"http://127.0.0.1:{port}"
                 await ready(address)
-                before = process.cpu_times()
-                load = await locust(address, tokens, users, seconds)
-                after = process.cpu_times()
-                spent = after.user + after.system - before.user - before.system
-                backlog = await waiting(url)
+                yield Stage(address, tokens, process, log)
         valkey.close()
-        passed = report(kind, load, users, backlog, spent / load.requests)
-        report_routes(load, by_the_service(log, load.began))
+
+
+async def one_round(kind: str, url: str, users: int, seconds: float, memories: int) -> bool:
+    settings = {"DEFAULT_TIER": "pro", "LOG_LEVEL": "info"}
+    async with stage(kind, url, users, memories, **settings) as on:
+        before = on.process.cpu_times()
+        load = await locust(on.address, on.tokens, users, seconds)
+        after = on.process.cpu_times()
+        spent = after.user + after.system - before.user - before.system
+        backlog = await waiting(url)
+        served = by_the_service(on.log, load.began)
+    passed = report(kind, load, users, backlog, spent / load.requests)
+    report_routes(load, served)
     return passed
 
 

@@ -11,8 +11,6 @@ last sixth. Exit status 1 where one grew by more than 5 %, or a request failed.
 import argparse
 import asyncio
 import contextlib
-import json
-import os
 import statistics
 import sys
 import tempfile
@@ -25,12 +23,9 @@ sys.path[0] = str(ROOT)
 import asyncpg  # noqa: E402
 import psutil  # noqa: E402
 
-from benchmarks.http import mint  # noqa: E402
-from benchmarks.load import Load, embedder, locust, ready, remember, serving, waiting  # noqa: E402
+from benchmarks.load import Load, locust, stage, waiting  # noqa: E402
 from storage.embedded_postgres import embedded_postgres  # noqa: E402
 from storage.migrate import migrate  # noqa: E402
-from tests.conftest import free_port  # noqa: E402
-from tests.valkey import Valkey  # noqa: E402
 
 GROWTH_BOUND = 0.05
 WARM_UP_SECONDS = 240
@@ -71,33 +66,15 @@ async def watch(process: psutil.Process, url: str, samples: list[Sample]) -> Non
 
 
 async def soak(url: str, people: int, seconds: float, memories: int, index_mb: int) -> bool:
-    port, valkey = free_port(), Valkey()
-    valkey.start()
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["AUTH_PUBLIC_URL"] = "http://benchmark.invalid"
-        listed = await mint(url, people, port)
-        tokens = Path(folder) / "tokens.json"
-        tokens.write_text(json.dumps(listed))
-        await remember(url, listed, memories)
-        settings = {
-            "PORT": str(port),
-            "DATABASE_URL": url,
-            "REDIS_URL": valkey.url,
-            "DEFAULT_TIER": "enterprise",
-            "INDEX_MEMORY_MB": str(index_mb),
-        }
-        async with embedder("local") as embeds:
-            with serving(settings | embeds) as process:
-                address = f"http://127.0.0.1:{port}"
-                await ready(address)
-                while await waiting(url):  # noqa: ASYNC110
-                    await asyncio.sleep(1)
-                await locust(address, tokens, people, WARM_UP_SECONDS)
-                samples: list[Sample] = []
-                watching = asyncio.create_task(watch(process, url, samples))
-                load = await locust(address, tokens, people, seconds)
-                watching.cancel()
-        valkey.close()
+    settings = {"DEFAULT_TIER": "enterprise", "INDEX_MEMORY_MB": str(index_mb)}
+    async with stage("local", url, people, memories, **settings) as on:
+        while await waiting(url):  # noqa: ASYNC110
+            await asyncio.sleep(1)
+        await locust(on.address, on.tokens, people, WARM_UP_SECONDS)
+        samples: list[Sample] = []
+        watching = asyncio.create_task(watch(on.process, url, samples))
+        load = await locust(on.address, on.tokens, people, seconds)
+        watching.cancel()
     return report(people, seconds, load, samples)
 
 

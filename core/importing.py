@@ -2,7 +2,6 @@
 
 import asyncio
 import fcntl
-import gc
 import json
 import os
 import resource
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 from uuid import UUID
 
+from core.collector import spare_the_collector
 from core.import_units import Ready, put, ready
 from core.importers.formats import Export
 from core.importers.turns import Unit, Unusable
@@ -243,9 +243,7 @@ def main() -> int:
     """Take what to do from standard input, where no other process can read it."""
     asked = json.loads(sys.stdin.readline())
     os.nice(NICENESS)
-    # What is loaded stays, and no batch leaves cycles behind.
-    gc.freeze()
-    gc.set_threshold(100_000, 50, 1_000)
+    spare_the_collector()
     resource.setrlimit(resource.RLIMIT_DATA, (MOST_MEMORY, MOST_MEMORY))
     todo = run(asked["url"], UUID(asked["user"]), UUID(asked["job"]), Path(asked["path"]))
     return asyncio.run(todo)

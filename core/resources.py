@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from core.admin_access import AdminAccess
 from core.admin_keys import key_at_home
 from core.auth import TokenVerifier
 from core.bad_tokens import BadTokens
+from core.collector import spare_the_collector
 from core.config import Settings, SettingsError
 from core.directory import Directory, make_directory
 from core.embedding_worker import EmbeddingWorker
@@ -92,7 +92,7 @@ async def open_resources(
     """
     async with AsyncExitStack() as stack:
         resources = await _open(settings, report, stack)
-        _spare_the_collector()
+        spare_the_collector()
         yield resources
 
 
@@ -268,13 +268,6 @@ def _admin(settings: Settings, db: Pool, report: Callable[[str], None]) -> Admin
     if not keys and not settings.uses_supabase_auth:
         keys = key_at_home(settings.data_dir, report)
     return AdminAccess(db, keys)
-
-
-def _spare_the_collector() -> None:
-    """Start-up's objects live as long as the process: spare every collection the walk."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(100_000, 50, 1_000)
 
 
 async def _past(settings: Settings, db: Pool, url: str, stack: AsyncExitStack) -> Past:

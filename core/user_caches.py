@@ -203,18 +203,21 @@ class UserCaches:
         return packed
 
     async def _do(self, little: bool, work: Callable[..., T], *arguments: object) -> T:
-        if little:
-            return work(*arguments)
+        return work(*arguments) if little else await self._in_thread(work, *arguments)
+
+    async def _in_thread(self, work: Callable[..., T], *arguments: object) -> T:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, work, *arguments)
 
     def _keep_within_budget(self, user_id: UUID, latest: Cached) -> None:
         """Drop those who have not searched for longest; who is too large for all of it has none."""
-        if latest.index.nbytes > self._budget:
+        size = latest.index.nbytes
+        if size > self._budget:
             latest.index, latest.at, latest.too_large = self._empty(), NOWHERE, True
+            size = latest.index.nbytes
         if self._cached.get(user_id) is latest:
-            self.nbytes += latest.index.nbytes - latest.bytes
-        latest.bytes = latest.index.nbytes
+            self.nbytes += size - latest.bytes
+        latest.bytes = size
         if self.nbytes <= self._budget:
             return
         for other_id, cached in list(self._cached.items()):
@@ -252,7 +255,7 @@ class UserCaches:
             # What was written a moment ago is the next search's to take in, and tells nothing.
             if cached.at[:2] != now[:2]:
                 return True
-            held = await self._do(False, cached.index.fingerprint)
+            held = await self._in_thread(cached.index.fingerprint)
         # More vectors than the database are those of texts that are being embedded anew.
         if held.memories == wanted.memories and held.chunks >= wanted.chunks:
             return True
