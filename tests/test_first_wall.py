@@ -46,6 +46,7 @@ from storage.capture_health import SiteDay
 from storage.database import Connection, Pool, open_pool
 from storage.database_search import Slice
 from storage.imports import Progress
+from storage.keyword_store import Texts
 from storage.memory_store import Filters
 from storage.packed_terms import hashes_of
 from storage.usage import Use
@@ -112,6 +113,9 @@ BY_MODULE: dict[str, dict[str, Callable[[Connection], Awaitable[Any]]]] = {
         "texts_of": lambda c: in_order(keyword_store.texts_of(c, BOB, ids)),
         "keep": lambda c: keep_words(c, EDITED),
         "write": lambda c: keep_words(c, ALONE),
+        "keep of what only others say": lambda c: keyword_store.keep(
+            c, BOB, [(texts, texts.pack()) for texts in [of_others(ALONE)]]
+        ),
     },
     "memory_store": {
         "read": lambda c: memory_store.read(c, BOB, EDITED),
@@ -186,6 +190,11 @@ async def keep_words(conn: Connection, memory_id: UUID) -> None:
     await keyword_store.keep(conn, BOB, [(each, each.pack()) for each in texts])
 
 
+def of_others(memory_id: UUID) -> Texts:
+    said_at = NOON + timedelta(seconds=memory_id.int)
+    return Texts(memory_id, "a lion", None, bytes(32), said_at)
+
+
 async def fill(pool: Pool) -> None:
     """Give bob something of every kind."""
     captures = [
@@ -197,7 +206,7 @@ async def fill(pool: Pool) -> None:
             provider="gemini",
             conversation_id=None if memory_id == ALONE else "c",
             conversation_title="seals" if memory_id == EDITED else None,
-            occurred_at=NOON + timedelta(seconds=memory_id.int),
+            occurred_at=of_others(memory_id).occurred_at,
         )
         for memory_id in ids
     ]
@@ -246,6 +255,8 @@ TABLES = """
 SAYS = """
     SELECT jsonb_object_agg(key, CASE
                WHEN key = 'user_id' THEN to_jsonb($1::uuid)
+               WHEN key = 'content_hash' AND to_jsonb(m)->>'id' = $2::text
+               THEN to_jsonb(decode(repeat('00', 32), 'hex'))
                WHEN key = 'token_hash' THEN to_jsonb(sha256(uuid_send($1)))
                WHEN key IN ('prompt', 'conversation_title', 'name', 'file_name', 'message')
                     AND value <> 'null' THEN to_jsonb('of ' || $1::text)
@@ -266,9 +277,9 @@ async def add_others(conn: Connection) -> None:
         """
         await conn.execute(f"CREATE TEMP TABLE mine AS SELECT {columns} FROM {name}")
         await conn.execute(f"DELETE FROM {name}")
-        await conn.execute(another, ALICE)
+        await conn.execute(another, ALICE, str(ALONE))
         await conn.execute(f"INSERT INTO {name} ({columns}) SELECT {columns} FROM mine")
-        await conn.execute(another, CAROL)
+        await conn.execute(another, CAROL, str(ALONE))
         await conn.execute("DROP TABLE mine")
     await conn.execute("SET session_replication_role = origin")
     await conn.execute(

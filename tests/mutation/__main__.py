@@ -15,6 +15,7 @@ import importlib
 import os
 import random
 import sys
+from contextlib import closing
 from dataclasses import dataclass, field
 
 from tests.mutation.mutants import UNCHANGED, Mutant
@@ -48,7 +49,7 @@ class Result:
         elif run.code != 0:
             self.noticed += 1
             say(f"noticed by {run.noticed_by}: {mutant}")
-        elif (mutant.path, mutant.source, mutant.what) in EQUIVALENT:
+        elif mutant.key in EQUIVALENT:
             self.equivalent += 1
             say(f"equivalent: {mutant}")
         else:
@@ -62,8 +63,7 @@ def say(text: str) -> None:
 
 def judge(part: Part, chosen: list[Mutant], jobs: int, seed: int) -> Result:
     result = Result(part)
-    with trees(part, jobs) as copies:
-        runs = Runs(part, copies)
+    with trees(part, jobs) as copies, closing(Runs(part, copies)) as runs:
         # As many at a time as later, so that they take as long.
         for _ in copies:
             runs.begin(part.unchanged()[0])
@@ -79,8 +79,8 @@ def judge(part: Part, chosen: list[Mutant], jobs: int, seed: int) -> Result:
                 runs.begin(waiting.pop())
             for run in runs.ended(60 + 5 * slowest):
                 is_first = run.stood_still or run.mutant not in doubted
-                if run.code != 0 and run.may_be_the_machines_fault and is_first:
-                    say(f"again, after {run.noticed_by}: {run.mutant}")
+                if run.code != 0 and run.doubt and is_first:
+                    say(f"again, {run.doubt} in {run.noticed_by}: {run.mutant}")
                     doubted.append(run.mutant)
                     waiting.append(run.mutant)
                 else:
@@ -109,6 +109,9 @@ def main() -> int:
         second_wall = options.postgres != "without row-level security"
         asyncio.run(serve_postgres(second_wall=second_wall))
         return 0
+    gone = set(EQUIVALENT) - {mutant.key for part in PARTS for mutant in part.mutants()}
+    if gone:
+        raise SystemExit(f"no such fault any more: {gone}")
     for name in HEAVY:
         importlib.import_module(name)
     results = []

@@ -84,10 +84,14 @@ LOOKS_LIKE_LUA = re.compile(r"\bredis\.call\b")
 class Mutant:
     path: str
     line: int
-    # The line as it stands there: the same change elsewhere in the file is another fault.
+    # Function and line: the same change elsewhere in the file is another fault.
     source: str
     what: str
     text: str
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return self.path, self.source, self.what
 
     def __str__(self) -> str:
         return f"{self.path}:{self.line} {self.what} [{self.source}]"
@@ -100,7 +104,7 @@ def of_python(path: Path, name: str, only: tuple[str, ...] = (), rules: Rules = 
     """All faults of a module, or of the functions and classes `only`; with `rules`, of its texts
     alone."""
     tree = ast.parse(path.read_text())
-    lines = path.read_text().splitlines()
+    source = _sources(tree, path.read_text())
     found = []
     for node, variant in _changes(tree, only, rules):
         # The copy keeps the nodes' order, and that is how the same one is found in it.
@@ -114,7 +118,18 @@ def of_python(path: Path, name: str, only: tuple[str, ...] = (), rules: Rules = 
         _replace(changed, twin, new)
         text = ast.unparse(ast.fix_missing_locations(changed))
         at = getattr(node, "lineno", 1)
-        found.append(Mutant(name, at, lines[at - 1].strip(), f"{before} -> {after}", text))
+        found.append(Mutant(name, at, source[at], f"{before} -> {after}", text))
+    return found
+
+
+def _sources(tree: ast.Module, text: str) -> dict[int, str]:
+    """Each line, by its number, with the name of the innermost function that it is of."""
+    lines = [line.strip() for line in text.splitlines()]
+    found = dict(enumerate(lines, 1))
+    for function in ast.walk(tree):
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            for at in range(function.lineno + 1, (function.end_lineno or 0) + 1):
+                found[at] = f"{function.name}: {lines[at - 1]}"
     return found
 
 

@@ -27,12 +27,21 @@ from tests.mutation.mutants import Mutant
 from tests.mutation.parts import Part
 
 STOOD_STILL = 20.0  # seconds between two looks at the runs, in which they stood still too
-# The plugins that were imported before the fork are not rewritten, and need not be.
-TOO_EARLY = ("-W", "ignore::pytest.PytestAssertRewriteWarning")
+OPTIONS = (
+    *("-x", "--hypothesis-seed", "1"),
+    # A time-out of a test's own would go on while the machine stands still.
+    *("--timeout", "0"),
+    # Of the plugins that are installed some take seconds to load.
+    *("--disable-plugin-autoload", "-p", "no:cacheprovider", "-p", "pytest_asyncio.plugin"),
+    *("-p", "_hypothesis_pytestplugin", "-p", "pytest_timeout"),
+    # Those that were imported before the fork are not rewritten, and need not be.
+    *("-W", "ignore::pytest.PytestAssertRewriteWarning"),
+)
 OURS = ("core", "storage", "routers", "main", "tests")
 # Loaded once and not in each of hundreds of processes.
 HEAVY = (
     *("fastapi", "faiss", "httpx", "jwt", "playwright.async_api", "pytest"),
+    *("pytest_asyncio.plugin", "hypothesis.stateful", "time_machine"),
     *("pydantic_settings", "asgi_lifespan", "redis.asyncio", "structlog", "uvicorn", "orjson"),
 )
 WAITED_IN_VAIN = re.compile(r"^E .*(?:Timeout|timed out|not ready after)", re.MULTILINE)
@@ -75,8 +84,15 @@ class Run:
         return failed[1] if failed else f"exit code {self.code}"
 
     @property
-    def may_be_the_machines_fault(self) -> bool:
-        return self.stood_still or self.code != 1 or bool(WAITED_IN_VAIN.search(self.output))
+    def doubt(self) -> str | None:
+        """Why what it ended with may be the machine's fault."""
+        if self.stood_still:
+            return "stood still"
+        if self.code is None:
+            return "did not end"
+        if self.code != 1:
+            return "could not begin, or was killed"
+        return "waited in vain" if WAITED_IN_VAIN.search(self.output) else None
 
 
 class Runs:
@@ -125,6 +141,10 @@ class Runs:
             yield run
             self._free.append(run.tree)
 
+    def close(self) -> None:
+        for run in self._running:
+            _end(run.pid)
+
 
 def _put(path: Path, text: str) -> None:
     """Two faults of a length within a second would share what is compiled."""
@@ -147,8 +167,7 @@ def _start(tree: Tree, part: Part) -> int:
     sys.path[:] = [str(tree.path), *(p for p in sys.path if p not in ("", str(ROOT)))]
     code = 3
     try:
-        options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *TOO_EARLY]
-        options += ["--hypothesis-seed", "1"]
+        options = [*OPTIONS]
         if tree.cluster:
             options += ["--cluster", tree.cluster]
             if part.postgres == "of the copy":
