@@ -150,7 +150,7 @@ BY_MODULE: dict[str, dict[str, Callable[[Connection], Awaitable[Any]]]] = {
         "by_day": lambda c: usage.by_day(c, BOB, TODAY),
     },
     "versions": {
-        "keep": lambda c: versions.keep(c, BOB, EDITED),
+        "keep": lambda c: keep_one_version_too_many(c),
         "listed": lambda c: versions.listed(c, BOB, EDITED),
         "read": lambda c: versions.read(c, BOB, EDITED, 1),
     },
@@ -188,6 +188,11 @@ async def look_through(conn: Connection) -> Any:
 async def keep_words(conn: Connection, memory_id: UUID) -> None:
     texts = await keyword_store.texts_of(conn, BOB, [memory_id])
     await keyword_store.keep(conn, BOB, [(each, each.pack()) for each in texts])
+
+
+async def keep_one_version_too_many(conn: Connection) -> None:
+    for _ in range(2):
+        await versions.keep(conn, BOB, EDITED)
 
 
 def of_others(memory_id: UUID) -> Texts:
@@ -228,6 +233,7 @@ async def fill(pool: Pool) -> None:
         await admin.count_stale(conn, 9)
         await missing_users.report(conn, [BOB])
         await conn.execute(OF_OTHER_JOBS, BOB, EMBEDDED, LONG_DELETED, date(2020, 1, 1))
+        await conn.execute(VERSIONS, EDITED, versions.MOST_VERSIONS - 1)
 
 
 OF_OTHER_JOBS = """
@@ -244,6 +250,12 @@ OF_OTHER_JOBS = """
     )
     INSERT INTO memory_layer.chunks VALUES ($1, $2, 'm', 0, 'prompt', 0, 4, '[1,0]')
 """
+VERSIONS = """
+    INSERT INTO memory_layer.versions
+    SELECT (jsonb_populate_record(v, jsonb_build_object('number', n))).*
+      FROM memory_layer.versions v, generate_series(3, $2::int) AS n
+     WHERE memory_id = $1 AND number = 1
+"""
 TABLES = """
     SELECT t.oid::regclass::text AS name,
            string_agg(quote_ident(attname), ', ') FILTER (WHERE attgenerated = '') AS columns
@@ -255,6 +267,7 @@ TABLES = """
 SAYS = """
     SELECT jsonb_object_agg(key, CASE
                WHEN key = 'user_id' THEN to_jsonb($1::uuid)
+               WHEN key = 'number' THEN to_jsonb(value::bigint + $3)
                WHEN key = 'content_hash' AND to_jsonb(m)->>'id' = $2::text
                THEN to_jsonb(decode(repeat('00', 32), 'hex'))
                WHEN key = 'token_hash' THEN to_jsonb(sha256(uuid_send($1)))
@@ -277,9 +290,9 @@ async def add_others(conn: Connection) -> None:
         """
         await conn.execute(f"CREATE TEMP TABLE mine AS SELECT {columns} FROM {name}")
         await conn.execute(f"DELETE FROM {name}")
-        await conn.execute(another, ALICE, str(ALONE))
+        await conn.execute(another, ALICE, str(ALONE), 40)
         await conn.execute(f"INSERT INTO {name} ({columns}) SELECT {columns} FROM mine")
-        await conn.execute(another, CAROL, str(ALONE))
+        await conn.execute(another, CAROL, str(ALONE), 0)
         await conn.execute("DROP TABLE mine")
     await conn.execute("SET session_replication_role = origin")
     await conn.execute(
