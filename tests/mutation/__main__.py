@@ -77,7 +77,7 @@ def judge(part: Part, chosen: list[Mutant], jobs: int, seed: int) -> Result:
         while waiting or runs.any:
             while waiting and runs.has_room:
                 runs.begin(waiting.pop())
-            for run in runs.ended(60 + 5 * slowest):
+            for run in runs.ended(60 + 3 * slowest):
                 is_first = run.stood_still or run.mutant not in doubted
                 if run.code != 0 and run.doubt and is_first:
                     say(f"again, {run.doubt} in {run.noticed_by}: {run.mutant}")
