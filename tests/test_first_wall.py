@@ -298,6 +298,14 @@ SAYS = """
                THEN to_jsonb(value::bigint + 1) ELSE value END)
       FROM jsonb_each(to_jsonb(m))
 """
+# Of a memory whose words bob has not yet packed alice has.
+WORDS = """
+    INSERT INTO memory_layer.keywords
+    SELECT (jsonb_populate_record(k, jsonb_build_object('memory_id', m.id,
+               'content_hash', m.content_hash, 'occurred_at', m.occurred_at))).*
+      FROM memory_layer.keywords k, memory_layer.memories m
+     WHERE k.user_id = $1 AND m.user_id = $2 AND m.id = $3
+"""
 # Whose versions have other numbers, and whose ids are others.
 OTHERS = ((ALICE, 40, False), (CAROL, 0, False), (EVE, 0, True))
 
@@ -322,6 +330,7 @@ async def add_others(conn: Connection) -> None:
     await conn.execute(
         "INSERT INTO memory_layer.user_state (user_id, erased_at) VALUES ($1, '2020-01-01')", DORA
     )
+    await conn.execute(WORDS, ALICE, BOB, EDITED)
 
 
 async def rows_of(conn: Connection, whose: str) -> dict[str, list[str]]:

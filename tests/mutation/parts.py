@@ -18,6 +18,8 @@ from tests.mutation.mutants import (
 FOR_EVERYBODY = {"embedding_queue.py", "admin.py", "admin_access.py", "job_runs.py", "traffic.py"}
 FOR_EVERYBODY |= {"retention.py", "missing_users.py", "accounts.py", "inspection.py"}
 
+Postgres = Literal["as it is", "without row-level security", "migrated anew", "none"]
+
 
 @dataclass(frozen=True)
 class Part:
@@ -26,8 +28,10 @@ class Part:
     places: tuple[tuple[str, tuple[str, ...]], ...]
     tests: tuple[str, ...]
     rules: Rules = ()
-    # One for all, or migrated by each copy where the schema is what is changed.
-    postgres: Literal["shared", "without row-level security", "of the copy", "none"] = "shared"
+    # Migrated by each copy where the schema is what is changed, else once.
+    postgres: Literal["as it is", "without row-level security", "migrated anew", "none"] = (
+        "as it is"
+    )
 
     def mutants(self) -> list[Mutant]:
         found: list[Mutant] = []
@@ -83,10 +87,10 @@ PARTS = (
             ("storage/sync.py", ()),
             ("core/sync.py", ()),
         ),
-        # The quick ones first; two servers more that only start together are of another part.
+        # The quick ones first, and none that only starts servers or compares texts.
         (
             *("tests/test_history.py", "tests/test_saving.py", "tests/test_replicas.py"),
-            *("-k", "not start_together and not byte_for_byte"),
+            *("-k", "not start_together and not byte_for_byte and not being_embedded"),
         ),
     ),
     Part(
@@ -106,7 +110,7 @@ PARTS = (
         # Two versions of Postgres more take a minute, and know no other policies.
         ("tests/test_database.py", "tests/test_jobs.py", "-k", "not 16 and not superuser"),
         POLICIES,
-        "of the copy",
+        "migrated anew",
     ),
 )
 
