@@ -414,8 +414,9 @@ async def test_a_restart_and_forgotten_scripts_go_unnoticed(settings, own_valkey
         assert (await usage_of(client, alice))["day"]["used"] >= 120
 
 
-def test_a_replica_on_its_own_spends_its_share_of_what_is_left():
-    counters = LocalCounters(shares=3, clock=lambda: 1_000_000)
+@pytest.mark.parametrize("replicas", [2, 3])
+def test_a_replica_on_its_own_spends_its_share_of_what_is_left(replicas):
+    counters = LocalCounters(shares=replicas, clock=lambda: 1_000_000)
     ask = Ask(uuid4(), per_minute=100, per_day=10, day=0, used=6)
 
     verdicts = [counters.spend(ask).verdict for _ in range(3)]

@@ -62,22 +62,14 @@ def say(text: str) -> None:
 
 
 def judge(part: Part, chosen: list[Mutant], jobs: int, seed: int) -> Result:
-    result = Result(part)
+    result, slowest = Result(part), 0.0
+    waiting = mixed(chosen, part.unchanged(), jobs, random.Random(seed))
+    doubted: list[Mutant] = []
     with trees(part, jobs) as copies, closing(Runs(part, copies)) as runs:
-        # As many at a time as later, so that they take as long.
-        for _ in copies:
-            runs.begin(part.unchanged()[0])
-        slowest = 0.0
-        while runs.any:
-            for run in runs.ended(LONGEST):
-                result.note(run)
-                slowest = max(slowest, run.seconds)
-        waiting = mixed(chosen, part.unchanged(), random.Random(seed))
-        doubted: list[Mutant] = []
         while waiting or runs.any:
             while waiting and runs.has_room:
                 runs.begin(waiting.pop())
-            for run in runs.ended(60 + 3 * slowest):
+            for run in runs.ended(60 + 3 * slowest if slowest else LONGEST):
                 is_first = run.stood_still or run.mutant not in doubted
                 if run.code != 0 and run.doubt and is_first:
                     say(f"again, {run.doubt} in {run.noticed_by}: {run.mutant}")
@@ -85,16 +77,20 @@ def judge(part: Part, chosen: list[Mutant], jobs: int, seed: int) -> Result:
                     waiting.append(run.mutant)
                 else:
                     result.note(run)
+                    if run.mutant.what == UNCHANGED:
+                        slowest = max(slowest, run.seconds)
     return result
 
 
-def mixed(chosen: list[Mutant], unchanged: list[Mutant], random: random.Random) -> list[Mutant]:
-    """With the service as it is at the end, and now and then before."""
+def mixed(
+    chosen: list[Mutant], unchanged: list[Mutant], jobs: int, random: random.Random
+) -> list[Mutant]:
+    """With the service as it is at first in each copy, in the end, and now and then between."""
     found = list(chosen)
     for _ in range(len(chosen) // ONE_UNCHANGED_FOR):
         found.insert(random.randrange(len(found)), random.choice(unchanged))
     # They are taken from the end.
-    return [unchanged[-1], *found]
+    return [unchanged[-1], *found, *unchanged[:1] * jobs]
 
 
 def main() -> int:
