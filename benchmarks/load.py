@@ -1,9 +1,9 @@
 """A thousand people at once: Locust, the service, Postgres and Valkey on the same machine.
 
 usage: python benchmarks/load.py [--users 1000] [--seconds 60] [--memories 10]
-                                 [--rounds local,remote]
+                                 [--rounds local,remote] [--replicas 2]
 
-Each person has an account of tier pro, and waits 1 to 3 s between two requests; what is measured
+A process uses one core: there is one for each of two, as behind a load balancer. Each person has an account of tier pro, and waits 1 to 3 s between two requests; what is measured
 begins when all are there. `remote` embeds at a server of ours that speaks OpenAI's protocol, in a
 process of its own. Offered are as many requests as these people would make if every answer came
 at once. Exit status 1 where a bound is missed.
@@ -134,18 +134,18 @@ async def remember(url: str, tokens: list[str], each: int) -> None:
                 await write_together(pool, captures[start : start + 250])
 
 
-async def locust(url: str, tokens: Path, users: int, seconds: float) -> Load:
+async def locust(urls: list[str], tokens: Path, users: int, seconds: float) -> Load:
     """Run Locust in a process of its own; its numbers begin when all users have come."""
     ramp = max(users // 50, 1)
     command = [
         *(sys.executable, "-m", "locust", "-f", str(ROOT / "benchmarks" / "locustfile.py")),
-        *("--host", url, "--headless", "--reset-stats", "--only-summary", "--json"),
+        *("--headless", "--reset-stats", "--only-summary", "--json"),
         *("--users", str(users), "--spawn-rate", str(users / ramp)),
         *("--run-time", f"{ramp + seconds:.0f}s", "--exit-code-on-error", "0"),
     ]
     run = await asyncio.create_subprocess_exec(
         *command,
-        env=os.environ | {"TOKENS": str(tokens)},
+        env=os.environ | {"TOKENS": str(tokens), "HOSTS": ",".join(urls)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
@@ -189,9 +189,9 @@ class Served:
     refused: Counter[str] = field(default_factory=Counter)
 
 
-def by_the_service(log: Path, since: float) -> Served:
+def by_the_service(logs: list[Path], since: float) -> Served:
     served = Served()
-    for line in log.read_text().splitlines():
+    for line in "\n".join(log.read_text() for log in logs).splitlines():
         said = json.loads(line) if line.startswith("{") else {"event": "for people"}
         if said["event"] != "request":
             continue
@@ -216,45 +216,55 @@ def percentile(times: Counter[float], share: float) -> float:
 
 @dataclass(frozen=True)
 class Stage:
-    """A service under load: people with memories sign in to it with `tokens`."""
+    """A service under load: people with memories sign in with `tokens`, each always at the same
+    one of its replicas."""
 
-    address: str
+    addresses: list[str]
     tokens: Path
-    process: psutil.Process
-    log: Path
+    processes: list[psutil.Process]
+    logs: list[Path]
+
+    def cpu_seconds(self) -> float:
+        times = [process.cpu_times() for process in self.processes]
+        return sum(each.user + each.system for each in times)
 
 
 @contextlib.asynccontextmanager
 async def stage(
-    kind: str, url: str, people: int, memories: int, **settings: str
+    kind: str, url: str, people: int, memories: int, replicas: int, **settings: str
 ) -> AsyncIterator[Stage]:
-    port, valkey = free_port(), Valkey()
+    ports, valkey = [free_port() for _ in range(replicas)], Valkey()
     valkey.start()
-    with tempfile.TemporaryDirectory() as folder:
+    settings |= {"DATABASE_URL": url, "REDIS_URL": valkey.url, "REPLICAS": str(replicas)}
+    async with contextlib.AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         os.environ["AUTH_PUBLIC_URL"] = "http://benchmark.invalid"
-        listed = await mint(url, people, port)
-        tokens, log = Path(folder) / "tokens.json", Path(folder) / "log"
+        listed = await mint(url, people, ports[0])
+        tokens, logs = folder / "tokens.json", [folder / f"log-{port}" for port in ports]
         tokens.write_text(json.dumps(listed))
         await remember(url, listed, memories)
-        settings |= {"PORT": str(port), "DATABASE_URL": url, "REDIS_URL": valkey.url}
-        async with embedder(kind) as embeds:
-            with serving(settings | embeds, log) as process:
-                address = f"http://127.0.0.1:{port}"
-                await ready(address)
-                yield Stage(address, tokens, process, log)
-        valkey.close()
+        settings |= await stack.enter_async_context(embedder(kind))
+        addresses = [f"http://127.0.0.1:{port}" for port in ports]
+        processes = []
+        for port, log, address in zip(ports, logs, addresses, strict=True):
+            server = serving(settings | {"PORT": str(port)}, log)
+            processes.append(stack.enter_context(server))
+            await ready(address)
+        yield Stage(addresses, tokens, processes, logs)
+    valkey.close()
 
 
-async def one_round(kind: str, url: str, users: int, seconds: float, memories: int) -> bool:
+async def one_round(
+    kind: str, url: str, users: int, seconds: float, memories: int, replicas: int
+) -> bool:
     settings = {"DEFAULT_TIER": "pro", "LOG_LEVEL": "info"}
-    async with stage(kind, url, users, memories, **settings) as on:
-        before = on.process.cpu_times()
-        load = await locust(on.address, on.tokens, users, seconds)
-        after = on.process.cpu_times()
-        spent = after.user + after.system - before.user - before.system
+    async with stage(kind, url, users, memories, replicas, **settings) as on:
+        before = on.cpu_seconds()
+        load = await locust(on.addresses, on.tokens, users, seconds)
+        spent = on.cpu_seconds() - before
         backlog = await waiting(url)
-        served = by_the_service(on.log, load.began)
-    passed = report(kind, load, users, backlog, spent / load.requests)
+        served = by_the_service(on.logs, load.began)
+    passed = report(kind, load, users, backlog, spent / load.requests, replicas)
     report_routes(load, served)
     return passed
 
@@ -268,10 +278,11 @@ async def waiting(url: str) -> int:
     return int(count)
 
 
-def report(kind: str, load: Load, users: int, backlog: int, cpu: float) -> bool:
+def report(kind: str, load: Load, users: int, backlog: int, cpu: float, replicas: int) -> bool:
     offered, bound = users / MEAN_WAIT, P95_BOUND_MS[kind]
     achieved = load.per_second / offered
-    print(f"\n| {users} people, {kind} embedder | measured | bound |\n| --- | --- | --- |")
+    print(f"\n| {users} people, {kind} embedder, {replicas} processes | measured | bound |")
+    print("| --- | --- | --- |")
     print(f"| requests, failed | {load.requests}, {load.failed} | 0 failed |")
     print(f"| p50 / p95 / p99 / most, ms | {shown(load.times)} | p95 {bound} |")
     print(f"| achieved / offered | {load.per_second:.0f} / {offered:.0f} = {achieved:.3f}", end="")
@@ -294,14 +305,16 @@ def report_routes(load: Load, served: Served) -> None:
     print(f"Refused by the service: {dict(served.refused)}", flush=True)
 
 
-async def compare(kinds: list[str], users: int, seconds: float, memories: int) -> int:
+async def compare(
+    kinds: list[str], users: int, seconds: float, memories: int, replicas: int
+) -> int:
     passed = True
     for kind in kinds:
         with tempfile.TemporaryDirectory(prefix="ml-", ignore_cleanup_errors=True) as folder:
             Path(folder).chmod(0o711)  # noqa: ASYNC240
             async with embedded_postgres(Path(folder) / "data", lambda _: None) as url:
                 await migrate(url)
-                passed &= await one_round(kind, url, users, seconds, memories)
+                passed &= await one_round(kind, url, users, seconds, memories, replicas)
     return 0 if passed else 1
 
 
@@ -316,11 +329,12 @@ if __name__ == "__main__":
     parser.add_argument("--users", type=int, default=1_000)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--memories", type=int, default=10)
+    parser.add_argument("--replicas", type=int, default=2)
     parser.add_argument("--rounds", default="local,remote")
     parser.add_argument("--serve-embedder", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve_embedder:
         asyncio.run(serve_embedder())
     else:
-        kinds = options.rounds.split(",")
-        sys.exit(asyncio.run(compare(kinds, options.users, options.seconds, options.memories)))
+        kinds, chosen = options.rounds.split(","), (options.users, options.seconds)
+        sys.exit(asyncio.run(compare(kinds, *chosen, options.memories, options.replicas)))

@@ -1,7 +1,8 @@
 """People at work, for Locust: 5 saves to 3 searches to 2 lists to 1 question without a model.
 
-`benchmarks/load.py` starts all that is needed. By hand: `TOKENS=tokens.json locust -f
-benchmarks/locustfile.py --host http://127.0.0.1:8000`, the file a JSON list of access tokens.
+`benchmarks/load.py` starts all that is needed. By hand: `TOKENS=tokens.json
+HOSTS=http://127.0.0.1:8000 locust -f benchmarks/locustfile.py`, the file a JSON list of access
+tokens. Of several hosts, with commas between, each person has one, as behind a load balancer.
 """
 
 import itertools
@@ -12,7 +13,9 @@ from pathlib import Path
 from uuid import uuid4
 
 from locust import FastHttpUser, between, task
+from locust.env import Environment
 
+HOSTS = itertools.cycle(os.environ["HOSTS"].split(","))
 TOKENS = itertools.cycle(json.loads(Path(os.environ["TOKENS"]).read_text()))
 SUBJECTS = ("walrus", "sorting", "bread", "garden", "taxes", "piano", "novel", "bicycle", "moss")
 WORDS = [f"{one} {two}" for one in SUBJECTS for two in SUBJECTS if one != two]
@@ -26,6 +29,10 @@ def prompt() -> str:
 class Person(FastHttpUser):
     wait_time = between(1, 3)
     network_timeout = connection_timeout = 30
+
+    def __init__(self, environment: Environment) -> None:
+        self.host = next(HOSTS)
+        super().__init__(environment)
 
     def on_start(self) -> None:
         self.me = {"Authorization": f"Bearer {next(TOKENS)}"}

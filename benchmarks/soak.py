@@ -67,13 +67,13 @@ async def watch(process: psutil.Process, url: str, samples: list[Sample]) -> Non
 
 async def soak(url: str, people: int, seconds: float, memories: int, index_mb: int) -> bool:
     settings = {"DEFAULT_TIER": "enterprise", "INDEX_MEMORY_MB": str(index_mb)}
-    async with stage("local", url, people, memories, **settings) as on:
+    async with stage("local", url, people, memories, 1, **settings) as on:
         while await waiting(url):  # noqa: ASYNC110
             await asyncio.sleep(1)
-        await locust(on.address, on.tokens, people, WARM_UP_SECONDS)
+        await locust(on.addresses, on.tokens, people, WARM_UP_SECONDS)
         samples: list[Sample] = []
-        watching = asyncio.create_task(watch(on.process, url, samples))
-        load = await locust(on.address, on.tokens, people, seconds)
+        watching = asyncio.create_task(watch(on.processes[0], url, samples))
+        load = await locust(on.addresses, on.tokens, people, seconds)
         watching.cancel()
     return report(people, seconds, load, samples)
 

@@ -38,8 +38,10 @@ LATIN_COST, OTHER_COST = 1, 4
 FIRST_OTHER = "\u0250"
 
 REQUESTS_AT_ONCE = 2
-# Queries that come while so many requests for others are under way share the next one: with the
-# SDK a request costs two milliseconds of CPU, however few texts it carries.
+# Queries that come while one for others is under way share the next request for so many seconds,
+# and wait where so many are under way: with the SDK a request costs a millisecond or two of CPU,
+# however few texts it carries.
+SHARING_SECONDS = 0.005
 QUERY_REQUESTS_AT_ONCE = 4
 REFUSALS = {400, 413, 422}
 HARMLESS = "ok"
@@ -193,7 +195,7 @@ class _Request:
 
 
 class _Shared:
-    """Texts of different callers in one request, where they would have to wait anyway."""
+    """Texts of different callers in one request, where others are under way already."""
 
     def __init__(self, embed: Callable[[list[str]], Awaitable[Vectors]], most: int) -> None:
         self._embed, self._most = embed, most
@@ -225,6 +227,8 @@ class _Shared:
         await asyncio.gather(*self._sent, return_exceptions=True)
 
     async def _send(self, request: _Request) -> Vectors:
+        if len(self._sent) > 1:
+            await asyncio.sleep(SHARING_SECONDS)
         async with self._free:
             if self._next is request:
                 self._next = _Request()

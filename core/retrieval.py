@@ -18,7 +18,7 @@ from core.snippets import snippet
 from core.time_hints import Period, period
 from core.user_caches import UserCaches
 from storage import analyzer, change_feed, database_search, memory_store, rare_words
-from storage.change_feed import NOWHERE, Position
+from storage.change_feed import NOWHERE
 from storage.database import Connection, Pool, acting_as
 from storage.database_search import DatabaseIndex, Part, Slice
 from storage.memory_store import Filters, Memory
@@ -137,7 +137,7 @@ class Retrieval:
     async def _ask_cache(self, user_id: UUID, asked: _Asked) -> list[Hit] | None:
         """Return None when the cache cannot hold all that was there at the time of the call."""
         cached = self.caches.of(user_id)
-        wanted: Position | None = None
+        wanted = await self.caches.refresh(user_id, cached)
         found: list[_Found]
         while True:
             async with cached.lock:
@@ -146,9 +146,10 @@ class Retrieval:
                     found = await self._rank_cached(cached.index, asked)
             # Asked after the ranking, and with the memories: one transaction, and none for long.
             async with acting_as(self._pool, user_id) as conn:
-                now = await change_feed.position(conn, user_id)
-                if wanted is None or wanted.epoch != now.epoch:
-                    wanted = now
+                if wanted is None or not at.has_reached(wanted):
+                    now = await change_feed.position(conn, user_id)
+                    if wanted is None or wanted.epoch != now.epoch:
+                        wanted = now
                 if at.has_reached(wanted):
                     return await _read(conn, user_id, found, asked)
             if not await self.caches.catch_up(user_id, cached, wanted):

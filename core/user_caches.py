@@ -12,7 +12,7 @@ from uuid import UUID
 import structlog
 
 from storage import change_feed, keyword_store
-from storage.change_feed import NOWHERE, Change, Chunks, Feed, Position
+from storage.change_feed import NOWHERE, Chunks, Feed, Position
 from storage.database import Pool, acting_as
 from storage.keyword_store import Texts
 from storage.packed_terms import Packed
@@ -36,10 +36,12 @@ WORTH_KEEPING = 20
 
 @dataclass(slots=True)
 class Cached:
-    """`at` is how far the index is complete. Hold the lock while the index is used."""
+    """`at` is how far the index is complete, `grows` whether something was new the last time.
+    Hold the lock while the index is used."""
 
     index: UserIndex
     at: Position = NOWHERE
+    grows: bool = False
     bytes: int = 0
     too_large: bool = False
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -51,7 +53,6 @@ class _Page:
     """What `index` has to take in next, and where the user stood when it was read."""
 
     index: UserIndex
-    now: Position
     feed: Feed
     chunks: Chunks | None
 
@@ -95,6 +96,21 @@ class UserCaches:
     def _empty(self) -> UserIndex:
         return UserIndex(self._dimensions)
 
+    async def refresh(self, user_id: UUID, cached: Cached) -> Position | None:
+        """Catch up with who wrote since the last search, and likely did again.
+
+        Return up to where, if that is all there was at the time of the call.
+        """
+        if not cached.grows or cached.at == NOWHERE:
+            return None
+        joins = cached.loading is not None
+        try:
+            async with asyncio.timeout(self._patience):
+                await asyncio.shield(self._load_once(user_id, cached))
+        except TimeoutError:
+            return None
+        return None if joins or cached.at == NOWHERE else cached.at
+
     async def catch_up(self, user_id: UUID, cached: Cached, wanted: Position) -> bool:
         """Say whether the cache holds all up to `wanted` in time; if not, it goes on loading."""
         little = wanted.change_seq - cached.index.change_seq < change_feed.PAGE
@@ -124,6 +140,7 @@ class UserCaches:
     async def _load(self, user_id: UUID, cached: Cached) -> None:
         """Take in what is new: while one page is taken in, the next one is read."""
         page = await self._read(user_id, cached, cached.index.change_seq)
+        cached.grows = bool(page.feed.changes)
         while not (page.feed.complete or cached.too_large):
             last = page.feed.changes[-1].change_seq
             following = self._read(user_id, cached, last)
@@ -133,21 +150,27 @@ class UserCaches:
     async def _read(self, user_id: UUID, cached: Cached, after: int) -> _Page:
         """Read a page. No connection is held for longer than that."""
         async with acting_as(self._pool, user_id) as conn:
-            now = await change_feed.position(conn, user_id)
-            if self._is_beyond_use(cached.index, now, after):
-                cached.index, cached.at, after = self._empty(), NOWHERE, 0
+            feed = await change_feed.since(conn, user_id, after)
+            if self._is_beyond_use(cached.index, feed.now, after):
+                cached.index, cached.at = self._empty(), NOWHERE
+                feed = await change_feed.since(conn, user_id, 0)
             index = cached.index
-            index.epoch, index.purges = now.epoch, now.purges
-            index.purged_through = now.purged_through
-            feed = Feed([])
-            if now.epoch is not None:
-                feed = await change_feed.since(conn, user_id, after)
+            index.epoch, _, index.purged_through, index.purges = feed.now
             ids = [change.id for change in feed.changes if change.embedded]
             chunks = None
             if ids and self._dimensions:
                 chunks = await change_feed.chunks_of(conn, user_id, ids, self._model)
-        await self._pack_missing(user_id, feed.changes)
-        return _Page(index, now, feed, chunks)
+            missing = [c.id for c in feed.changes if c.packed is None and not c.deleted]
+            texts: list[Texts] = []
+            if 0 < len(missing) < WORTH_KEEPING:
+                texts = await keyword_store.texts_of(conn, user_id, missing)
+        packed = await self._analyse(texts) if texts else await self.pack(user_id, missing)
+        # Where the text has grown since, a later change brings the same words once more: to leave
+        # them out until then would hide a memory that was found a moment ago.
+        words = {texts.id: words for texts, words in packed}
+        for change in feed.changes:
+            change.packed = change.packed or words.get(change.id)
+        return _Page(index, feed, chunks)
 
     def _is_beyond_use(self, index: UserIndex, now: Position, after: int) -> bool:
         """Tombstones that went before they were read, or another epoch, leave ghosts behind; a
@@ -165,19 +188,11 @@ class UserCaches:
             await self._do(small, index.apply, page.feed.changes, page.chunks)
             if page.feed.complete:
                 await self._do(small, index.tidy)
-                index.change_seq = max(index.change_seq, page.now.change_seq)
-                cached.at = page.now._replace(change_seq=index.change_seq)
+                now = page.feed.now
+                index.change_seq = max(index.change_seq, now.change_seq)
+                cached.at = now._replace(change_seq=index.change_seq)
         if index is cached.index:
             self._keep_within_budget(user_id, cached)
-
-    async def _pack_missing(self, user_id: UUID, changes: Sequence[Change]) -> None:
-        missing = [c for c in changes if c.packed is None and not c.deleted]
-        packed = await self.pack(user_id, [change.id for change in missing])
-        # Where the text has grown since, a later change brings the same words once more: to leave
-        # them out until then would hide a memory that was found a moment ago.
-        words = {texts.id: words for texts, words in packed}
-        for change in missing:
-            change.packed = words.get(change.id)
 
     async def pack(
         self, user_id: UUID, ids: Sequence[UUID], until: float = math.inf
@@ -195,12 +210,15 @@ class UserCaches:
                 texts = await keyword_store.texts_of(
                     conn, user_id, ids[start : start + TEXTS_AT_ONCE]
                 )
-            length = sum(len(each.prompt or "") + len(each.response or "") for each in texts)
-            packed += await self._do(length <= SHORT_TEXTS, _packed, texts)
+            packed += await self._analyse(texts)
         if len(packed) >= WORTH_KEEPING:
             async with acting_as(self._pool, user_id) as conn:
                 await keyword_store.keep(conn, user_id, packed)
         return packed
+
+    async def _analyse(self, texts: Sequence[Texts]) -> list[tuple[Texts, Packed]]:
+        length = sum(len(each.prompt or "") + len(each.response or "") for each in texts)
+        return await self._do(length <= SHORT_TEXTS, _packed, texts)
 
     async def _do(self, little: bool, work: Callable[..., T], *arguments: object) -> T:
         return work(*arguments) if little else await self._in_thread(work, *arguments)

@@ -63,8 +63,9 @@ NOWHERE = Position(None, 0, 0, 0)
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """One page of changes in the order of their numbers."""
+    """One page of changes in the order of their numbers, and where the user's writes stood then."""
 
+    now: Position
     changes: list[Change]
 
     @property
@@ -85,29 +86,38 @@ async def position(conn: Connection, user_id: UUID) -> Position:
 
 
 async def since(conn: Connection, user_id: UUID, change_seq: int) -> Feed:
+    """Return nothing and NOWHERE for who has nothing, also for an erased account."""
     # LATERAL with a LIMIT: a connection keeps its plans, and that of a plain join, made while the
     # tables were small, compares all with all.
     rows = await conn.fetch(
         """
-        SELECT m.id, m.change_seq, m.deleted_at IS NOT NULL, coalesce(m.response <> '', false),
-               m.provider, m.conversation_id, m.occurred_at, m.created_at, m.content_hash,
-               m.embedding_state = 'done' AND m.deleted_at IS NULL,
-               k.prompt_length, k.response_length, k.terms, k.counts, k.speaker
-          FROM memory_layer.memories m
+        SELECT s.epoch, s.change_seq, s.purged_through, s.purges, c.*
+          FROM memory_layer.user_state s
           LEFT JOIN LATERAL (
-                SELECT * FROM memory_layer.keywords
-                 WHERE user_id = $1 AND memory_id = m.id AND content_hash = m.content_hash
-                   AND occurred_at = m.occurred_at AND analyzer = $4 LIMIT 1) k ON true
-         WHERE m.user_id = $1 AND m.change_seq > $2
-         ORDER BY m.change_seq
-         LIMIT $3
+                SELECT m.id, m.change_seq, m.deleted_at IS NOT NULL,
+                       coalesce(m.response <> '', false), m.provider, m.conversation_id,
+                       m.occurred_at, m.created_at, m.content_hash,
+                       m.embedding_state = 'done' AND m.deleted_at IS NULL,
+                       k.prompt_length, k.response_length, k.terms, k.counts, k.speaker
+                  FROM memory_layer.memories m
+                  LEFT JOIN LATERAL (
+                        SELECT * FROM memory_layer.keywords
+                         WHERE user_id = $1 AND memory_id = m.id
+                           AND content_hash = m.content_hash AND occurred_at = m.occurred_at
+                           AND analyzer = $4 LIMIT 1) k ON true
+                 WHERE m.user_id = $1 AND m.change_seq > $2
+                 ORDER BY m.change_seq
+                 LIMIT $3) AS c (id, number) ON true
+         WHERE s.user_id = $1 AND s.erased_at IS NULL
+         ORDER BY c.number
         """,
         user_id,
         change_seq,
         PAGE,
         ANALYZER,
     )
-    return Feed([_change(*row) for row in rows])
+    now = Position(*rows[0][:4]) if rows else NOWHERE
+    return Feed(now, [_change(*row[4:]) for row in rows if row["id"] is not None])
 
 
 def _change(*columns: Any) -> Change:
