@@ -73,7 +73,7 @@ class Activities:
     async def of(self, user_id: UUID, zone: str) -> Activity:
         """Raises UnknownZone."""
         forgotten = self._forgotten
-        async with acting_as(self._pool, user_id) as conn:
+        async with acting_as(self._pool, user_id, at_one_moment=True) as conn:
             now = await timeline.standing(conn, user_id, zone)
             counted = self._kept.pop((user_id, zone), None)
             if counted is None or not await _caught_up(conn, user_id, counted, now):

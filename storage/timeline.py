@@ -128,11 +128,7 @@ async def page(
 
 
 async def standing(conn: Connection, user_id: UUID, zone: str) -> Standing:
-    """As the first thing in a transaction, all of which then sees this one moment.
-
-    Raises UnknownZone.
-    """
-    await conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+    """Raises UnknownZone."""
     try:
         row = await conn.fetchrow(
             """
