@@ -54,7 +54,7 @@ isolation: $(VENV)/.dev
 	$(BIN)/python -m pytest -s tests/test_isolation.py -k "ever_reaches and faiss" --steps 100000 --timeout 7200
 
 fuzz: $(VENV)/.dev
-	$(BIN)/python -m pytest -s tests/test_openapi.py --examples 1000 --timeout 7200
+	$(BIN)/python -m pytest -s tests/test_openapi.py --examples 1100 --timeout 14400
 
 load: $(VENV)/.dev
 	$(BIN)/python benchmarks/load.py

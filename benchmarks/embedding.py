@@ -45,7 +45,10 @@ PORT = 8793
 def session_of(model: bytes | str) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    disabled = minilm.DISABLED_OPTIMIZERS
+    return onnxruntime.InferenceSession(
+        model, options, providers=["CPUExecutionProvider"], disabled_optimizers=disabled
+    )
 
 
 def compare_graphs(models: Path, rounds: int) -> None:

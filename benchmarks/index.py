@@ -46,12 +46,13 @@ from core.minilm import NAME, prepare_in_child  # noqa: E402
 from core.retrieval import Retrieval  # noqa: E402
 from core.signing_keys import load_or_create_keys  # noqa: E402
 from storage import change_feed  # noqa: E402
+from storage.columns import Columns  # noqa: E402
 from storage.database import Pool, acting_as, open_pool  # noqa: E402
 from storage.embedded_postgres import embedded_postgres  # noqa: E402
 from storage.memory_store import Filters  # noqa: E402
 from storage.migrate import migrate  # noqa: E402
 from storage.packed_terms import ANALYZER, pack  # noqa: E402
-from storage.vector_index import VectorIndex  # noqa: E402
+from storage.vector_index import VectorIndex, exact_cosines  # noqa: E402
 
 DIMENSIONS = 384
 PROMPT_WORDS, RESPONSE_WORDS = 30, 150
@@ -213,9 +214,8 @@ def p50_of(rounds: int, queries: Vectors, **works: Callable[[np.ndarray], object
     return {name: min(medians) for name, medians in found.items()}
 
 
-def nearest(index: VectorIndex, query: np.ndarray, most: int) -> np.ndarray:
+def nearest(cosines: np.ndarray, most: int) -> np.ndarray:
     """Return the numbers of the nearest vectors, best first."""
-    cosines = index.cosines(query)
     best = np.flatnonzero(cosines >= np.partition(cosines, -most)[-most])
     return best[np.argsort(-cosines[best])]
 
@@ -224,32 +224,37 @@ def scan(table: Table, draw: Random, rounds: int) -> None:
     vectors = draw.vectors(LARGE)
     queries = draw.near(vectors, 40)
     flat, ours = faiss.IndexFlatIP(DIMENSIONS), VectorIndex(DIMENSIONS)
+    floats = Columns(vector=("f4", DIMENSIONS))
     flat.add(vectors)
     for start in range(0, LARGE, 1_000):
         ours.add(vectors[start : start + 1_000])
+        floats.append(1_000, vector=vectors[start : start + 1_000])
     streamed = np.ones(vectors.size, np.float32)
     took = p50_of(
         10 * rounds,
         queries,
         stream=lambda _: streamed @ streamed,
-        flat=lambda query: flat.search(query.reshape(1, -1), 10),
-        ours=lambda query: nearest(ours, query, 10),
+        flat=lambda query: nearest(exact_cosines(floats["vector"], query), 10),
+        faiss=lambda query: flat.search(query.reshape(1, -1), 10),
+        ours=lambda query: nearest(ours.cosines(query), 10),
         all=ours.cosines,
         flat_all=lambda query: flat.search(query.reshape(1, -1), LARGE),
     )
     table.add("streaming bandwidth, one thread", streamed.nbytes / took["stream"] / 1e9, "GB/s")
     table.add("50,000 vectors, flat, ten nearest, p50", took["flat"] * 1e3, "ms")
     table.add("… / (bytes / bandwidth)", took["flat"] / took["stream"], "times", most=1.5)
+    table.add("… FAISS' IndexFlatIP, ten nearest, p50", took["faiss"] * 1e3, "ms")
     table.add("50,000, codes and rescoring, ten nearest, p50", took["ours"] * 1e3, "ms")
-    table.add("… faster than flat", took["flat"] / took["ours"], "times", least=3)
+    table.add("… faster than IndexFlatIP", took["faiss"] / took["ours"], "times", least=3)
+    table.add("… faster than our flat scan", took["flat"] / took["ours"], "times")
     right = flat.search(queries, 10)[1]
     same = [
-        len({*map(int, row)} & {*map(int, nearest(ours, query, 10))})
+        len({*map(int, row)} & {*map(int, nearest(ours.cosines(query), 10))})
         for query, row in zip(queries, right, strict=True)
     ]
     table.add("… recall@10 against exact", sum(same) / 10 / len(queries), "", least=0.99)
     table.add("… all 50,000 cosines, as the ranking asks, p50", took["all"] * 1e3, "ms")
-    table.add("… faster than flat", took["flat_all"] / took["all"], "times")
+    table.add("… faster than IndexFlatIP", took["flat_all"] / took["all"], "times")
 
 
 async def p50(rounds: int, work: Callable[[], Awaitable[object]]) -> float:
@@ -279,7 +284,7 @@ async def against_pgvector(
             )
 
         theirs = await p50(7, exact)
-    mine = p50_of(7, queries, ours=lambda query: nearest(ours, query, 10))["ours"]
+    mine = p50_of(7, queries, ours=lambda query: nearest(ours.cosines(query), 10))["ours"]
     count = f"{len(vectors):,}"
     table.add(f"pgvector exact, one user's {count}", theirs * 1e3, "ms")
     table.add("ours against it", theirs / mine, "times", least=10)

@@ -21,15 +21,22 @@ if TYPE_CHECKING:
 MOST_TOKENS = 256
 CHUNK_TOKENS = MOST_TOKENS - 2
 BACKGROUND_NICENESS = 15
+# A query of so many tokens keeps the loop for two or three milliseconds; another thread, with cold
+# caches and two changes of hands, takes one and a half more.
+AT_ONCE_TOKENS = 32
+AT_ONCE_CHARACTERS = 400
 
 
 class _Model(NamedTuple):
     tokenizer: "Tokenizer"
     session: Any  # onnxruntime.InferenceSession
 
-    def embed(self, text: str) -> Vectors:
+    def tokens(self, text: str) -> list[int]:
+        return list(self.tokenizer.encode(text).ids)
+
+    def embed(self, tokens: list[int]) -> Vectors:
         """Return one row."""
-        ids = np.array([self.tokenizer.encode(text).ids], np.int64)
+        ids = np.array([tokens], np.int64)
         feed = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
         (row,) = self.session.run(None, feed)
         return cast(Vectors, row)
@@ -58,6 +65,8 @@ class LocalEmbedder:
 
     async def embed(self, texts: Sequence[str], *, urgent: bool = False) -> Vectors:
         """One text at a time: 8-bit results depend on what else is in a batch, and stop quickly."""
+        if urgent and len(texts) == 1 and (vectors := self._embed_at_once(texts[0])) is not None:
+            return vectors
         loop, threads = asyncio.get_running_loop(), self._urgent if urgent else self._background
         vectors = np.empty((len(texts), self.dimensions), np.float32)
         for row, text in enumerate(texts):
@@ -68,8 +77,16 @@ class LocalEmbedder:
         for threads in (self._background, self._urgent):
             await asyncio.to_thread(threads.shutdown, cancel_futures=True)
 
+    def _embed_at_once(self, text: str) -> Vectors | None:
+        """Embed what is short, once the model is loaded; None otherwise."""
+        if self._loaded is None or len(text) > AT_ONCE_CHARACTERS:
+            return None
+        tokens = self._loaded.tokens(text)
+        return self._loaded.embed(tokens) if len(tokens) <= AT_ONCE_TOKENS else None
+
     def _embed_one(self, text: str) -> Vectors:
-        return self._model().embed(text)
+        model = self._model()
+        return model.embed(model.tokens(text))
 
     def _model(self) -> _Model:
         with self._loading:
@@ -96,7 +113,10 @@ def _load(folder: Path) -> _Model:
     # Both keep memory for every length of text ever seen.
     options.enable_cpu_mem_arena = options.enable_mem_pattern = False
     session = onnxruntime.InferenceSession(
-        str(folder / minilm.MODEL_FILE), options, providers=["CPUExecutionProvider"]
+        str(folder / minilm.MODEL_FILE),
+        options,
+        providers=["CPUExecutionProvider"],
+        disabled_optimizers=minilm.DISABLED_OPTIMIZERS,
     )
     return _Model(tokenizer, session)
 

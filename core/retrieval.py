@@ -137,6 +137,7 @@ class Retrieval:
     async def _ask_cache(self, user_id: UUID, asked: _Asked) -> list[Hit] | None:
         """Return None when the cache cannot hold all that was there at the time of the call."""
         cached = self.caches.of(user_id)
+        await self.caches.refresh(user_id, cached)
         wanted: Position | None = None
         found: list[_Found]
         while True:

@@ -5,6 +5,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
 from uuid import UUID
@@ -36,10 +37,12 @@ WORTH_KEEPING = 20
 
 @dataclass(slots=True)
 class Cached:
-    """`at` is how far the index is complete. Hold the lock while the index is used."""
+    """`at` is how far the index is complete, `grows` whether something was new the last time.
+    Hold the lock while the index is used."""
 
     index: UserIndex
     at: Position = NOWHERE
+    grows: bool = False
     bytes: int = 0
     too_large: bool = False
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -95,6 +98,13 @@ class UserCaches:
     def _empty(self) -> UserIndex:
         return UserIndex(self._dimensions)
 
+    async def refresh(self, user_id: UUID, cached: Cached) -> None:
+        """Spare who wrote since the last search, and likely did again, to be ranked twice."""
+        if cached.grows and cached.at != NOWHERE:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._patience):
+                    await asyncio.shield(self._load_once(user_id, cached))
+
     async def catch_up(self, user_id: UUID, cached: Cached, wanted: Position) -> bool:
         """Say whether the cache holds all up to `wanted` in time; if not, it goes on loading."""
         little = wanted.change_seq - cached.index.change_seq < change_feed.PAGE
@@ -124,6 +134,7 @@ class UserCaches:
     async def _load(self, user_id: UUID, cached: Cached) -> None:
         """Take in what is new: while one page is taken in, the next one is read."""
         page = await self._read(user_id, cached, cached.index.change_seq)
+        cached.grows = bool(page.feed.changes)
         while not (page.feed.complete or cached.too_large):
             last = page.feed.changes[-1].change_seq
             following = self._read(user_id, cached, last)

@@ -22,7 +22,7 @@ from core.errors import (
 from core.overview import Overview, System
 from routers.answers import Answer, failures
 from routers.deps import Admin
-from routers.inputs import ShortText
+from routers.inputs import Number, ShortText
 from storage.admin_access import Deed
 from storage.job_runs import JobRun
 
@@ -35,7 +35,7 @@ MOST_DEEDS = 50
 _ZIP: dict[str, Any] = {"application/zip": {"schema": {"type": "string", "format": "binary"}}}
 EXPORTED: dict[int | str, dict[str, Any]] = {200: {"content": _ZIP}}
 MOST_PAGES = 10_000
-Limit = Annotated[int, Field(ge=0, le=1_000_000_000)]
+Limit = Annotated[Number, Field(ge=0, le=1_000_000_000)]
 
 
 class NewPlan(BaseModel):

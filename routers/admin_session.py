@@ -50,10 +50,15 @@ async def sign_in(request: Request, response: Response, resources: AppResources)
     return Answer(data=Session(configured=True, signed_in=True, expires_at=session.expires_at))
 
 
-@router.delete("/session", responses=refused | failures(Forbidden))
+@router.delete(
+    "/session",
+    responses=refused | failures(Forbidden),
+    openapi_extra={"security": [{"admin session": []}]},
+)
 async def sign_out(
     request: Request, response: Response, resources: AppResources
 ) -> Answer[Session]:
+    """End the session of the cookie, whose name begins with `__Host-` over https."""
     response.headers["Cache-Control"] = "no-store"
     token = admin_cookie.token_of(request)
     if token is None:

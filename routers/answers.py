@@ -185,12 +185,13 @@ def describe(app: FastAPI) -> dict[str, Any]:
                 operation["responses"] = EVERYWHERE | operation["responses"]
                 _describe_failures_as_json(operation["responses"])
                 if "401" in operation["responses"]:
-                    operation["security"] = [{scheme: []}]
+                    operation.setdefault("security", [{scheme: []}])
         for name in ("HTTPValidationError", "ValidationError"):
             document["components"]["schemas"].pop(name, None)
         document["components"]["securitySchemes"] = {
             "bearer": {"type": "http", "scheme": "bearer"},
             "admin key": {"type": "apiKey", "in": "header", "name": "X-Admin-Key"},
+            "admin session": {"type": "apiKey", "in": "cookie", "name": "memory_layer_admin"},
         }
         app.openapi_schema = document
     return app.openapi_schema

@@ -5,7 +5,7 @@ from fastapi import APIRouter, Request, Response
 from core.providers.anthropic import AnthropicFormat
 from routers.deps import ProviderClient
 from routers.inputs import ProviderKey
-from routers.relay import ERRORS, RelayRoute, relay
+from routers.relay import ERRORS, TAKEN, RelayRoute, relay
 
 
 class AnthropicRoute(RelayRoute):
@@ -15,7 +15,7 @@ class AnthropicRoute(RelayRoute):
 router = APIRouter(prefix="/v1", tags=["providers' protocols"], route_class=AnthropicRoute)
 
 
-@router.post("/messages", responses=ERRORS, response_class=Response)
+@router.post("/messages", responses=ERRORS, response_class=Response, openapi_extra=TAKEN)
 async def messages(
     request: Request, caller: ProviderClient, x_provider_key: ProviderKey = None
 ) -> Response:

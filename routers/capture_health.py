@@ -11,6 +11,7 @@ from pydantic_core import PydanticCustomError
 from core.errors import InvalidInput, MissingScope, Unauthorized, Unavailable
 from routers.answers import Answer, failures
 from routers.deps import FreeWriter
+from routers.inputs import Number
 from storage import capture_health
 from storage.capture_health import KEPT_DAYS, SiteDay
 from storage.database import acting_as
@@ -20,7 +21,7 @@ router = APIRouter(
     responses=failures(InvalidInput, Unauthorized, MissingScope, Unavailable),
 )
 
-Count = Annotated[int, Field(ge=0, le=1_000_000)]
+Count = Annotated[Number, Field(ge=0, le=1_000_000)]
 
 
 def _recent(day: date) -> date:

@@ -17,7 +17,7 @@ from core.injection import Source
 from core.resources import Resources
 from routers.answers import ASKING, STREAMED, Answer, failures
 from routers.deps import Chatter, SignedIn, demand
-from routers.inputs import LongText, Provider, ProviderKey, ShortText
+from routers.inputs import LongText, Number, Provider, ProviderKey, ShortText, Truth
 from routers.streaming import ClientGone, Stream, error_event, event, gone, unless_gone
 
 MOST_TURNS = 1_000
@@ -34,10 +34,10 @@ class NewChat(BaseModel):
     messages: list[Turn] = Field(min_length=1, max_length=MOST_TURNS)
     provider: Provider | None = Field(None, description="One that this server has set up.")
     model: ShortText | None = None
-    use_memory: bool = Field(True, description="Let the model draw on memories.")
-    save: bool = Field(True, description="Keep the last turn and its reply as a memory.")
-    stream: bool = False
-    max_tokens: int | None = Field(None, ge=1, le=1_000_000)
+    use_memory: Truth = Field(True, description="Let the model draw on memories.")
+    save: Truth = Field(True, description="Keep the last turn and its reply as a memory.")
+    stream: Truth = False
+    max_tokens: Number | None = Field(None, ge=1, le=1_000_000)
     conversation_id: ShortText | None = None
     conversation_title: ShortText | None = None
 

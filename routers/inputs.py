@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Header
-from pydantic import AfterValidator, BeforeValidator, StringConstraints, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Strict, StringConstraints, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from core.capture import MOST_METADATA_BYTES, MOST_METADATA_LEVELS, MOST_SHORT, MOST_TEXT_BYTES
@@ -92,8 +92,13 @@ def _texts(value: Any, levels: int) -> Iterator[str]:
             yield from _texts(inner, levels - 1)
 
 
+# In a body, as its document says: "8" and true are no numbers, 0 and "no" are no truth values.
+Number = Annotated[int, Strict()]
+Truth = Annotated[bool, Strict()]
 LongText = Annotated[str, AfterValidator(_bounded)]
-Prompt = Annotated[LongText, AfterValidator(_not_blank)]
+Prompt = Annotated[
+    LongText, AfterValidator(_not_blank), WithJsonSchema({"type": "string", "minLength": 1})
+]
 ShortText = Annotated[
     str, StringConstraints(min_length=1, max_length=MOST_SHORT), AfterValidator(storable)
 ]
@@ -105,7 +110,10 @@ MaybeText = Annotated[
     WithJsonSchema({"anyOf": [{"type": "string", "maxLength": 500}, {"type": "null"}]}),
 ]
 Question = Annotated[
-    str, StringConstraints(max_length=20_000), AfterValidator(storable), AfterValidator(_not_blank)
+    str,
+    StringConstraints(min_length=1, max_length=20_000),
+    AfterValidator(storable),
+    AfterValidator(_not_blank),
 ]
 Url = Annotated[str, StringConstraints(max_length=2_000), AfterValidator(storable)]
 Provider = Annotated[

@@ -127,9 +127,10 @@ class UserUpdate(BaseModel):
 
 
 def _taking(model: type[BaseModel], **query: list[str]) -> dict[str, Any]:
-    """Describe a route that reads its body itself, for OpenAPI."""
+    """Describe a route that reads its body itself, for OpenAPI; null is taken for an empty one."""
+    schema = {"anyOf": [model.model_json_schema(), {"type": "null"}]}
     return {
-        "requestBody": {"content": {"application/json": {"schema": model.model_json_schema()}}},
+        "requestBody": {"content": {"application/json": {"schema": schema}}},
         "parameters": [
             {"name": name, "in": "query", "required": True, "schema": {"enum": values}}
             for name, values in query.items()
@@ -185,7 +186,7 @@ async def change_user(request: Request) -> Response:
     return _private(await _service(request).change_account(await _bearer(request), change))
 
 
-@router.post("/logout", openapi_extra=NEEDS_TOKEN)
+@router.post("/logout", status_code=204, response_class=Response, openapi_extra=NEEDS_TOKEN)
 async def sign_out(request: Request) -> Response:
     """End all sessions of the account, or with ?scope=local or others just these."""
     scope = request.query_params.get("scope", "global")

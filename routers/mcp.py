@@ -16,9 +16,40 @@ from routers.streaming import ClientGone, gone, unless_gone
 
 SERVER = "routers.mcp_server"
 router = APIRouter(tags=["mcp"], responses=failures(InvalidInput, Unauthorized, Unavailable))
+_MESSAGE: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["jsonrpc", "method"],
+                    "properties": {
+                        "jsonrpc": {"const": "2.0"},
+                        "id": {"description": "A text or an integer; without it, no answer."},
+                        "method": {"type": "string"},
+                        "params": {"type": ["object", "null"]},
+                    },
+                }
+            }
+        },
+    }
+}
 
 
-@router.post("/mcp", response_class=Response, responses=failures(TooLarge))
+_SPOKEN: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The protocol's answer.", "content": {"application/json": {}}},
+    202: {"description": "A notification was taken in."},
+    406: {"description": "The client does not accept JSON."},
+}
+
+
+@router.post(
+    "/mcp",
+    response_class=Response,
+    responses=failures(TooLarge) | _SPOKEN,
+    openapi_extra=_MESSAGE,
+)
 async def serve_mcp(request: Request, caller: FreeCaller) -> Response:
     """One JSON-RPC message of an MCP client, answered as JSON.
 
@@ -28,9 +59,11 @@ async def serve_mcp(request: Request, caller: FreeCaller) -> Response:
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
         raise InvalidInput("Send one JSON-RPC message with Content-Type: application/json.")
     try:
-        return _Served(caller, await request.body())
+        message = await request.body()
     except ClientDisconnect:
         raise InvalidInput("The request ended early.") from None
+    (await _server()).check(message)
+    return _Served(caller, message)
 
 
 async def _server() -> Any:

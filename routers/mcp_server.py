@@ -18,6 +18,7 @@ from mcp_types import (
     PaginatedRequestParams,
     TextContent,
     ToolAnnotations,
+    jsonrpc_message_adapter,
 )
 from mcp_types import Tool as ListedTool
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -149,6 +150,14 @@ SERVER = Server(
     # No argument of ours comes in a header.
     get_tool_input_schema=lambda name: None,
 )
+
+
+def check(message: bytes) -> None:
+    """Raise InvalidInput for what is none: the package's answer would repeat what was sent."""
+    try:
+        jsonrpc_message_adapter.validate_json(message, by_name=False)
+    except ValidationError:
+        raise InvalidInput("The body is not one JSON-RPC message.") from None
 
 
 async def serve(caller: SignedIn, scope: Scope, receive: Receive, send: Send) -> None:

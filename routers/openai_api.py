@@ -8,7 +8,7 @@ from core.providers.anthropic import AnthropicFormat
 from core.providers.openai import OpenAIFormat
 from routers.deps import ProviderClient
 from routers.inputs import ProviderKey
-from routers.relay import ERRORS, RelayRoute, relay
+from routers.relay import ERRORS, TAKEN, RelayRoute, relay
 
 
 class OpenAIRoute(RelayRoute):
@@ -18,7 +18,7 @@ class OpenAIRoute(RelayRoute):
 router = APIRouter(prefix="/v1", tags=["providers' protocols"], route_class=OpenAIRoute)
 
 
-@router.post("/chat/completions", responses=ERRORS, response_class=Response)
+@router.post("/chat/completions", responses=ERRORS, response_class=Response, openapi_extra=TAKEN)
 async def chat_completions(
     request: Request, caller: ProviderClient, x_provider_key: ProviderKey = None
 ) -> Response:

@@ -11,7 +11,16 @@ from core.errors import AppError
 from core.rag import Answered, Answering
 from routers.answers import ASKING, STREAMED, Answer, failures
 from routers.deps import Chatter, demand
-from routers.inputs import Provider, ProviderKey, Question, ShortText, Time, make_filters
+from routers.inputs import (
+    Number,
+    Provider,
+    ProviderKey,
+    Question,
+    ShortText,
+    Time,
+    Truth,
+    make_filters,
+)
 from routers.streaming import ClientGone, Stream, error_event, event, gone, unless_gone
 
 router = APIRouter(tags=["answers"], responses=failures(*ASKING))
@@ -19,9 +28,9 @@ router = APIRouter(tags=["answers"], responses=failures(*ASKING))
 
 class Asked(BaseModel):
     question: Question
-    limit: int = Field(8, ge=1, le=20, description="How many memories at most.")
+    limit: Number = Field(8, ge=1, le=20, description="How many memories at most.")
     model: ShortText | None = Field(None, description="As `name` or `provider/name`.")
-    stream: bool = False
+    stream: Truth = False
     provider: Provider | None = Field(None, description="Only memories of chats with this one.")
     conversation_id: ShortText | None = None
     after: Time | None = None

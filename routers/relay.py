@@ -44,6 +44,25 @@ class Refused(BaseModel):
     type: str | None = None
 
 
+# The rest of the body is the provider's to judge.
+TAKEN: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["messages"],
+                    "properties": {
+                        "messages": {"type": "array", "items": {}},
+                        "model": {"description": "As `name` or `provider/name`."},
+                        "stream": {"description": "true for server-sent events."},
+                    },
+                }
+            }
+        },
+    }
+}
 ERRORS = {status: said | {"model": Refused} for status, said in failures(*ASKING).items()}
 
 

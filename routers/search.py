@@ -9,7 +9,7 @@ from core.errors import InvalidInput, Unauthorized, Unavailable
 from core.retrieval import Recall
 from routers.answers import METERED, Answer, failures
 from routers.deps import Reader
-from routers.inputs import Provider, ShortText, Time, make_filters, storable
+from routers.inputs import Number, Provider, ShortText, Time, make_filters, storable
 
 router = APIRouter(
     tags=["search"], responses=failures(InvalidInput, Unauthorized, Unavailable, *METERED)
@@ -20,7 +20,7 @@ class Search(BaseModel):
     query: Annotated[str, StringConstraints(max_length=20_000), AfterValidator(storable)] = Field(
         description="A question or some words; an empty one finds nothing."
     )
-    limit: int = Field(10, ge=1, le=100)
+    limit: Number = Field(10, ge=1, le=100)
     provider: Provider | None = None
     conversation_id: ShortText | None = None
     after: Time | None = None

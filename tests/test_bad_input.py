@@ -188,6 +188,24 @@ async def test_an_impossible_search_is_400(client, alice, body):
     )
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/search", {"query": "walrus", "limit": "8"}),
+        ("/search", {"query": "walrus", "limit": True}),
+        ("/rag/query", {"question": "walrus", "limit": "8"}),
+        ("/rag/query", {"question": "walrus", "stream": 0}),
+        ("/chat", {"messages": [{"role": "user", "content": "walrus"}], "save": "no"}),
+        ("/chat", {"messages": [{"role": "user", "content": "walrus"}], "max_tokens": "9"}),
+    ],
+)
+async def test_a_text_is_no_number_and_a_number_no_truth(client, alice, path, body):
+    answer = await client.post(path, json=body, headers=alice)
+
+    [field] = failure(answer, 400, "INVALID_INPUT")["details"]["fields"]
+    assert field["path"] == f"body.{list(body)[-1]}"
+
+
 @pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
 async def test_an_id_that_nobody_has_is_404(client, alice, method):
     answer = await client.request(

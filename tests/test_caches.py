@@ -321,7 +321,6 @@ async def test_who_is_too_large_for_any_cache_finds_the_same_without(pool, datab
 
 
 def test_what_a_cache_counts_is_what_it_holds():
-
     near = Near(MOST_FLAT + 3_000)
     index = VectorIndex(DIMENSIONS)
     for start in range(0, len(near.vectors), 500):
@@ -458,15 +457,17 @@ async def test_with_and_without_a_cache_the_same_is_found_for_the_same_reasons(p
     await embedder.aclose()
 
 
+@pytest.mark.parametrize("dropped", [0.3, 0.999])
 @pytest.mark.parametrize("count", [0, 50, MOST_FLAT + 300])
-def test_vectors_that_are_dropped_leave_the_others_as_they_were(count):
+def test_vectors_that_are_dropped_leave_the_others_as_they_were(count, dropped):
     chance = np.random.default_rng(3)
     vectors = chance.standard_normal((count + 200, 16)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     index = VectorIndex(16)
     index.add(vectors[:count])
     index.add(vectors[count:])
-    kept = chance.random(len(vectors)) > 0.3
+    kept = chance.random(len(vectors)) > dropped
+    kept[-1] = True
 
     index.keep(kept)
 

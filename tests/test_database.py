@@ -111,6 +111,10 @@ OLD_AND_NEW = """
     UPDATE memory_layer.user_state SET erased_at = now() - interval '9 days' WHERE user_id = $2;
     INSERT INTO memory_layer.daily_use (user_id, day, requests)
     SELECT $1, current_date - days, 1 FROM unnest(ARRAY[0, 400, 401]) AS t (days);
+    INSERT INTO memory_layer.api_tokens (user_id, id, token_hash, name, scopes, expires_at)
+    SELECT $1, gen_random_uuid(), sha256(concat(days)::bytea), 'a program', ARRAY['read'],
+           now() - days * interval '1 day'
+      FROM unnest(ARRAY[29, 31, NULL]) AS t (days);
     INSERT INTO memory_layer.memories
            (user_id, id, status, provider, content_hash, occurred_at, change_seq, deleted_at)
     SELECT $1, gen_random_uuid(), 'waiting', 'x', '', now(), 90 + days,
@@ -120,6 +124,7 @@ OLD_AND_NEW = """
 LEFT = """
     SELECT (SELECT count(*) FROM memory_layer.memories),
            (SELECT count(*) FROM memory_layer.daily_use),
+           (SELECT count(*) FROM memory_layer.api_tokens),
            (SELECT count(*) FROM memory_layer.user_state)
 """
 
@@ -132,13 +137,14 @@ async def test_who_cleans_up_sees_no_memory_that_is_kept_and_takes_away_only_wha
 
     async with acting_as_janitor(pool) as conn:
         seen = await conn.fetch("SELECT deleted_at FROM memory_layer.memories")
-        for table in ("memories", "daily_use", "user_state"):
+        for table in ("memories", "daily_use", "api_tokens", "user_state"):
             await conn.execute(f"DELETE FROM memory_layer.{table}")
 
     assert len(seen) == 3
     assert None not in {row["deleted_at"] for row in seen}
-    # Both memories that are kept and two deletions; two days; the mark that may still be needed.
-    assert tuple(await database.fetchrow(LEFT)) == (4, 2, 1)
+    # Both memories that are kept and two deletions; two days; the token that ended lately and the
+    # one that does not; the mark that may still be needed.
+    assert tuple(await database.fetchrow(LEFT)) == (4, 2, 2, 1)
 
 
 async def test_who_erases_sees_whom_the_mark_names_and_nobody_else(

@@ -205,7 +205,7 @@ async def test_a_query_does_not_wait_for_the_backlog(local):
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a priority for each thread")
 async def test_the_backlog_gives_way_to_the_service(local):
     await local.embed([BREAD])
-    await local.embed([BREAD], urgent=True)
+    await local.embed([20 * BREAD], urgent=True)
 
     niceness = {
         thread.name.rsplit("_", 1)[0]: getpriority(PRIO_PROCESS, thread.native_id)

@@ -397,6 +397,8 @@ async def test_what_is_no_message_is_refused(
     answer = await http.request(method, "/mcp", content=body, headers=headers)
 
     assert answer.status_code == status, answer.text
+    assert answer.json()["error_code"], "in our own envelope"
+    assert "pydantic" not in answer.text
 
 
 async def test_a_fault_of_ours_tells_an_assistant_nothing(

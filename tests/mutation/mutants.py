@@ -84,17 +84,27 @@ LOOKS_LIKE_LUA = re.compile(r"\bredis\.call\b")
 class Mutant:
     path: str
     line: int
+    # Function and line: the same change elsewhere in the file is another fault.
+    source: str
     what: str
     text: str
 
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return self.path, self.source, self.what
+
     def __str__(self) -> str:
-        return f"{self.path}:{self.line} {self.what}"
+        return f"{self.path}:{self.line} {self.what} [{self.source}]"
+
+
+UNCHANGED = "unchanged"
 
 
 def of_python(path: Path, name: str, only: tuple[str, ...] = (), rules: Rules = ()) -> list[Mutant]:
     """All faults of a module, or of the functions and classes `only`; with `rules`, of its texts
     alone."""
     tree = ast.parse(path.read_text())
+    source = _sources(tree, path.read_text())
     found = []
     for node, variant in _changes(tree, only, rules):
         # The copy keeps the nodes' order, and that is how the same one is found in it.
@@ -107,16 +117,39 @@ def of_python(path: Path, name: str, only: tuple[str, ...] = (), rules: Rules = 
             before, after = _difference(node.value, new.value)
         _replace(changed, twin, new)
         text = ast.unparse(ast.fix_missing_locations(changed))
-        found.append(Mutant(name, getattr(node, "lineno", 0), f"{before} -> {after}", text))
+        at = getattr(node, "lineno", 1)
+        found.append(Mutant(name, at, source[at], f"{before} -> {after}", text))
     return found
+
+
+def _sources(tree: ast.Module, text: str) -> dict[int, str]:
+    """Each line, by its number, with the name of the innermost function that it is of."""
+    lines = [line.strip() for line in text.splitlines()]
+    found = dict(enumerate(lines, 1))
+    for function in ast.walk(tree):
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            for at in range(function.lineno + 1, (function.end_lineno or 0) + 1):
+                found[at] = f"{function.name}: {lines[at - 1]}"
+    return found
+
+
+def as_it_is(path: Path, name: str) -> Mutant:
+    """What nothing may notice: the file itself, in the form that its faults have."""
+    text = path.read_text()
+    if path.suffix == ".py":
+        text = ast.unparse(ast.parse(text))
+    return Mutant(name, 1, "", UNCHANGED, text)
 
 
 def of_text(path: Path, name: str, rules: Rules) -> list[Mutant]:
     text = path.read_text()
-    return [
-        Mutant(name, text[: match.start()].count("\n") + 1, f"{match[0].strip()} -> {new}", changed)
-        for match, new, changed in _edits(text, rules)
-    ]
+    found = []
+    for match, new, changed in _edits(text, rules):
+        at = text[: match.start()].count("\n")
+        # A policy is named in the line before its condition.
+        source = " ".join(line.strip() for line in text.splitlines()[max(at - 1, 0) : at + 1])
+        found.append(Mutant(name, at + 1, source, f"{match[0].strip()} -> {new}", changed))
+    return found
 
 
 def _edits(text: str, rules: Rules) -> Iterator[tuple[re.Match[str], str, str]]:
