@@ -43,6 +43,7 @@ api_key = "{key}"
 [auth.openapi."admin session"]
 api_key = "{key}"
 """
+PATIENCE = 300  # seconds: a machine that is busy with other things is no fault either
 ASKED = {"model": "walrus-1", "messages": [{"role": "user", "content": "Where is the walrus?"}]}
 LINE = '{"prompt": "How heavy is a walrus?", "response": "A ton.", "provider": "claude"}\n'
 TOOL = {"name": "search_memories", "arguments": {"query": "walrus"}}
@@ -266,7 +267,7 @@ def is_as_documented(case: Any) -> bool:
 
 def main() -> None:
     address, *options = sys.argv[1:]
-    stage = Stage(httpx.Client(base_url=address, timeout=60))
+    stage = Stage(httpx.Client(base_url=address, timeout=PATIENCE))
     for _ in range(3):  # more than the first page of a list holds
         stage.person.memory()
         stage.person.deleted_memory()
@@ -282,6 +283,7 @@ def main() -> None:
         stage.after(case, response.status_code)
 
     ours = ["--checks", ",".join(CHECKS), "--suppress-health-check", "all", "--no-color"]
+    ours += ["--request-timeout", str(PATIENCE)]
     try:
         command(["run", f"{address}/openapi.json", *ours, *options])
     finally:
