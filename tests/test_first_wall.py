@@ -58,6 +58,7 @@ EDITED, EMBEDDED, ALONE, DELETED, LONG_DELETED, PURGED = ids = [UUID(int=n) for 
 QUEUED, RUNNING, DONE, TOKEN, INSTALLATION = (UUID(int=n) for n in range(20, 25))
 NOON = datetime(2026, 5, 3, 12, tzinfo=UTC)
 TODAY = datetime.now(UTC).date()
+DAYS = [NOON + timedelta(minutes=30 * n) for n in range(4)]
 EVERYTHING = Slice(UUID(int=0), UUID(int=2**128 - 1))
 VECTOR = np.array([1.0, 0.0], np.float32)
 WALRUS = Counter({"walrus": 1})
@@ -139,7 +140,10 @@ BY_MODULE: dict[str, dict[str, Callable[[Connection], Awaitable[Any]]]] = {
     },
     "timeline": {
         "page": lambda c: timeline.page(c, BOB, None, None, None, 9),
-        "counts": lambda c: timeline.counts(c, BOB, NOON - timedelta(days=9), "UTC"),
+        "standing": lambda c: timeline.standing(c, BOB, "UTC"),
+        "counts": lambda c: in_order(timeline.counts(c, BOB, DAYS)),
+        "places_of_changes": lambda c: timeline.places_of_changes(c, BOB, DAYS, 1, 20),
+        "counts_at": lambda c: in_order(timeline.counts_at(c, BOB, DAYS, [1, 2])),
     },
     "trash": {
         "page": lambda c: trashed.page(c, BOB, None, 9),
@@ -294,7 +298,7 @@ SAYS = """
                THEN to_jsonb(decode(repeat('00', 32), 'hex'))
                WHEN key = 'number' THEN to_jsonb(value::bigint + $2)
                WHEN key IN ('change_seq', 'requests', 'tokens', 'bytes', 'network', 'start',
-                            'prompt_length', 'purges', 'purged_through')
+                            'prompt_length', 'purges', 'purged_through', 'moves')
                THEN to_jsonb(value::bigint + 1) ELSE value END)
       FROM jsonb_each(to_jsonb(m))
 """
