@@ -3,10 +3,11 @@
 usage: python benchmarks/load.py [--users 1000] [--seconds 60] [--memories 10]
                                  [--rounds local,remote] [--replicas 2]
 
-A process uses one core: there is one for each of two, as behind a load balancer. Each person has an account of tier pro, and waits 1 to 3 s between two requests; what is measured
-begins when all are there. `remote` embeds at a server of ours that speaks OpenAI's protocol, in a
-process of its own. Offered are as many requests as these people would make if every answer came
-at once. Exit status 1 where a bound is missed.
+A process uses one core: there is one for each of two, as behind a load balancer. Each person has
+an account of tier pro and memories that have their vectors, and waits 1 to 3 s between two
+requests; what is measured begins when all are there. `remote` embeds at a server of ours that
+speaks OpenAI's protocol, in a process of its own. Offered are as many requests as these people
+would make if every answer came at once. Exit status 1 where a bound is missed.
 """
 
 import argparse
@@ -250,6 +251,8 @@ async def stage(
             server = serving(settings | {"PORT": str(port)}, log)
             processes.append(stack.enter_context(server))
             await ready(address)
+        while await waiting(url):  # noqa: ASYNC110
+            await asyncio.sleep(1)
         yield Stage(addresses, tokens, processes, logs)
     valkey.close()
 

@@ -23,7 +23,7 @@ sys.path[0] = str(ROOT)
 import asyncpg  # noqa: E402
 import psutil  # noqa: E402
 
-from benchmarks.load import Load, locust, stage, waiting  # noqa: E402
+from benchmarks.load import Load, locust, stage  # noqa: E402
 from storage.embedded_postgres import embedded_postgres  # noqa: E402
 from storage.migrate import migrate  # noqa: E402
 
@@ -68,8 +68,6 @@ async def watch(process: psutil.Process, url: str, samples: list[Sample]) -> Non
 async def soak(url: str, people: int, seconds: float, memories: int, index_mb: int) -> bool:
     settings = {"DEFAULT_TIER": "enterprise", "INDEX_MEMORY_MB": str(index_mb)}
     async with stage("local", url, people, memories, 1, **settings) as on:
-        while await waiting(url):  # noqa: ASYNC110
-            await asyncio.sleep(1)
         await locust(on.addresses, on.tokens, people, WARM_UP_SECONDS)
         samples: list[Sample] = []
         watching = asyncio.create_task(watch(on.processes[0], url, samples))

@@ -10,7 +10,7 @@ import structlog
 from core.embeddings import Embedder, EmbedderUnavailable, Span, TextRefused
 from storage import embedding_queue
 from storage.database import Pool
-from storage.embedding_queue import EmbeddedChunk, Leased
+from storage.embedding_queue import Embedded, EmbeddedChunk, Leased
 
 log = structlog.get_logger()
 
@@ -20,6 +20,9 @@ MOST_CHUNKS = {"prompt": 16, "response": 32}
 # Another replica's unfinished work is noticed within this time, one's own at once.
 LOOK_EVERY_SECONDS = 5.0
 LONGEST_PAUSE_SECONDS = 60.0
+# What is saved one by one is found by its words at once, and embedded together: for each memory
+# alone the same takes three times as much of the service.
+GATHER_SECONDS = 0.05
 # Only a new setting makes other models' vectors. Not more often, lest two replicas with different
 # embedders, as during a deploy, undo each other's work without end.
 REOPEN_EVERY_SECONDS = 600.0
@@ -47,6 +50,8 @@ class EmbeddingWorker:
             if leased:
                 self._last_user = max(item.user_id for item in leased)
                 await self._embed(leased)
+                if embedding_queue.is_all(leased):
+                    await asyncio.sleep(GATHER_SECONDS)
             elif self._last_user != NOBODY:
                 self._last_user = NOBODY
                 await embedding_queue.give_up_on_deadly(self._pool)
@@ -80,12 +85,18 @@ class EmbeddingWorker:
             _text(item, part) for item, parts in zip(leased, split, strict=True) for part in parts
         ]
         vectors = iter(await self._embedder.embed(texts) if texts else ())
-        for item, parts, words in zip(leased, split, packed, strict=True):
-            chunks = [
-                EmbeddedChunk(side, span.start, span.stop, next(vectors).tolist())
-                for side, span in parts
-            ]
-            await embedding_queue.finish(self._pool, item, self._embedder.name, chunks, words)
+        embedded = [
+            Embedded(
+                item,
+                [
+                    EmbeddedChunk(side, span.start, span.stop, next(vectors).tolist())
+                    for side, span in parts
+                ],
+                words,
+            )
+            for item, parts, words in zip(leased, split, packed, strict=True)
+        ]
+        await embedding_queue.finish(self._pool, self._embedder.name, embedded)
 
     def _split(self, item: Leased) -> list[tuple[str, Span]]:
         return [

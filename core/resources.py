@@ -5,12 +5,13 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 from uuid import UUID
 
 import httpx
 
 from core import faults
+from core.activity import Activities
 from core.admin_access import AdminAccess
 from core.admin_keys import key_at_home
 from core.auth import TokenVerifier
@@ -67,6 +68,7 @@ class Resources:
     worker: EmbeddingWorker | None
     saves: SaveQueue
     retrieval: Retrieval
+    activities: Activities
     past: Past
     faults: Faults
     requests: RequestMetrics
@@ -106,10 +108,9 @@ async def _open(
     verifier, local_auth = await _auth(settings, db, http, stack)
     limiter = await _limiter(settings, db, stack)
     retrieval = _retrieval(settings, db, embedder, stack)
-    tokens = ApiTokens(db)
-    forget = _forgetting(verifier, tokens, limiter, retrieval)
+    tokens, activities = ApiTokens(db), Activities(db)
     project = supabase_users(settings, http)
-    erasures = Erasures(db, forget, local_auth, project)
+    erasures = _erasures(db, local_auth, project, limiter, retrieval, activities, verifier, tokens)
     missing_users, jobs = await _upkeep(db, retrieval, project, erasures, stack)
     worker, saves = await _saving(db, embedder, stack)
     providers, errands = _asking(settings, stack)
@@ -126,6 +127,7 @@ async def _open(
         worker=worker,
         saves=saves,
         retrieval=retrieval,
+        activities=activities,
         past=await _past(settings, db, url, stack),
         traffic=await _traffic(db, stack),
         erasures=erasures,
@@ -276,16 +278,23 @@ async def _past(settings: Settings, db: Pool, url: str, stack: AsyncExitStack) -
     return Past(imports, Exports(db))
 
 
-def _forgetting(
-    verifier: TokenVerifier, tokens: ApiTokens, limiter: RateLimiter, retrieval: Retrieval
-) -> Callable[[UUID], Awaitable[None]]:
+class _Remembering(Protocol):
+    def forget(self, user_id: UUID) -> None: ...
+
+
+def _erasures(
+    db: Pool,
+    local_auth: LocalAuth | None,
+    project: SupabaseUsers | None,
+    limiter: RateLimiter,
+    *remembering: _Remembering,
+) -> Erasures:
     async def forget(user_id: UUID) -> None:
-        retrieval.forget(user_id)
-        verifier.forget(user_id)
-        tokens.forget(user_id)
+        for part in remembering:
+            part.forget(user_id)
         await limiter.forget(user_id)
 
-    return forget
+    return Erasures(db, forget, local_auth, project)
 
 
 async def _upkeep(

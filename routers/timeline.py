@@ -1,7 +1,6 @@
 """A person's past by time: what was talked of when, and how much."""
 
-from collections import Counter
-from datetime import UTC, date, datetime, timedelta
+from datetime import date
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -14,13 +13,11 @@ from routers.inputs import Provider, Time, cursor_of, memory_cursor
 from routers.memories import Limit
 from storage import timeline
 from storage.database import acting_as
-from storage.timeline import Count, Entry
+from storage.timeline import Entry, UnknownZone
 
 router = APIRouter(
     tags=["timeline"], responses=failures(InvalidInput, Unauthorized, Unavailable, *METERED)
 )
-# Whole weeks that hold a year, whatever day it is.
-SPAN = timedelta(days=53 * 7)
 Zone = Annotated[str, StringConstraints(max_length=64, pattern=r"^[A-Za-z][A-Za-z0-9_+/-]*$")]
 
 
@@ -69,24 +66,11 @@ async def read_timeline(
 async def read_activity(caller: Reader, zone: Annotated[Zone, Query()] = "UTC") -> Answer[Activity]:
     """Count memories by assistant, and by day of the last 53 weeks in a time zone; a day without
     any is left out."""
-    since = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - SPAN
     try:
-        async with acting_as(caller.resources.db, caller.user.id) as conn:
-            found = await timeline.counts(conn, caller.user.id, since, zone)
-    except timeline.UnknownZone:
+        found = await caller.resources.activities.of(caller.user.id, zone)
+    except UnknownZone:
         fields = [{"path": "zone", "message": "is no time zone that this server knows"}]
         raise InvalidInput("The time zone is not known.", fields=fields) from None
-    return Answer(data=_activity(found))
-
-
-def _activity(found: list[Count]) -> Activity:
-    by_assistant: Counter[str] = Counter()
-    by_day: dict[date, dict[str, int]] = {}
-    for count in found:
-        by_assistant[count.provider] += count.memories
-        if count.day is not None:
-            by_day.setdefault(count.day, {})[count.provider] = count.memories
-    return Activity(
-        assistants=[Assistant(provider=p, memories=n) for p, n in by_assistant.most_common()],
-        days=[Day(day=day, memories=by_day[day]) for day in sorted(by_day)],
-    )
+    assistants = [Assistant(provider=name, memories=n) for name, n in found.assistants.items()]
+    days = [Day(day=day, memories=memories) for day, memories in found.days.items()]
+    return Answer(data=Activity(assistants=assistants, days=days))

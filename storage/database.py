@@ -125,13 +125,18 @@ def _discard(conn: Connection) -> None:
 
 
 def acting_as(
-    pool: Pool, user_ids: UUID | Iterable[UUID]
+    pool: Pool, user_ids: UUID | Iterable[UUID], *, at_one_moment: bool = False
 ) -> AbstractAsyncContextManager[Connection]:
-    """Open a transaction that can see and write only rows of `user_ids`, and commit it."""
+    """Open a transaction that can see and write only rows of `user_ids`, and commit it.
+
+    `at_one_moment`, for reading: all its statements see what the first one sees.
+    """
     ids = [user_ids] if isinstance(user_ids, UUID) else user_ids
     # `hex` is of UUIDs alone: a text could not come into the statement.
     listed = ",".join(user_id.hex for user_id in ids)
     setting = f"SET LOCAL memory_layer.user_ids = '{{{listed}}}'"
+    if at_one_moment:
+        setting += "; SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
     return transaction(pool, "memory_layer_app", setting)
 
 

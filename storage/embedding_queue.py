@@ -1,5 +1,6 @@
 """The queue of texts to embed: the memories whose `embedding_state` is open."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
@@ -35,6 +36,17 @@ class EmbeddedChunk:
     start: int
     stop: int
     vector: list[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    leased: Leased
+    chunks: Sequence[EmbeddedChunk]
+    packed: Packed
+
+    @property
+    def key(self) -> tuple[UUID, UUID]:
+        return self.leased.user_id, self.leased.id
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,40 +112,63 @@ async def give_up_on_deadly(pool: Pool) -> None:
         )
 
 
-async def finish(
-    pool: Pool, leased: Leased, model: str, chunks: Sequence[EmbeddedChunk], packed: Packed
-) -> bool:
-    """Store vectors and words if the memory still holds the text of them; say whether."""
+def is_all(leased: Sequence[Leased]) -> bool:
+    """Say whether a turn could have taken more, had there been more."""
+    each = Counter(item.user_id for item in leased)
+    return len(each) < USERS_A_TURN and max(each.values()) < MEMORIES_A_USER
+
+
+async def finish(pool: Pool, model: str, embedded: Sequence[Embedded]) -> int:
+    """Store vectors and words of the memories that still hold these texts; return how many."""
     async with acting_as_worker(pool) as conn:
-        number = (await take_numbers(conn, {leased.user_id: 1})).get(leased.user_id)
-        if number is None:
-            return False
-        done = await conn.execute(
-            """
-            UPDATE memory_layer.memories
-               SET embedding_state = 'done', embedding_model = $4, leased_until = NULL,
-                   attempts = 0, change_seq = $5
-             WHERE user_id = $1 AND id = $2 AND content_hash = $3 AND deleted_at IS NULL
-            """,
-            leased.user_id,
-            leased.id,
-            leased.content_hash,
-            model,
-            number,
-        )
-        if done == "UPDATE 1":
-            await _replace_chunks(conn, leased, model, chunks)
-            await keyword_store.write(conn, leased.user_id, [(leased, packed)])
-    return done == "UPDATE 1"
+        numbers = await take_numbers(conn, Counter(item.leased.user_id for item in embedded))
+        left = []
+        for item in embedded:
+            if (number := numbers.get(item.leased.user_id)) is not None:
+                numbers[item.leased.user_id] -= 1
+                left.append((item, number))
+        done = await _mark_done(conn, model, left)
+        kept = [item for item in embedded if item.key in done]
+        if kept:
+            await _replace_chunks(conn, model, kept)
+            owners = [item.leased.user_id for item in kept]
+            words = [(item.leased, item.packed) for item in kept]
+            await keyword_store.write(conn, owners, words)
+    return len(kept)
 
 
-async def _replace_chunks(
-    conn: Connection, leased: Leased, model: str, chunks: Sequence[EmbeddedChunk]
-) -> None:
+async def _mark_done(
+    conn: Connection, model: str, numbered: Sequence[tuple[Embedded, int]]
+) -> set[tuple[UUID, UUID]]:
+    """Return the keys of those that still hold the text that was leased."""
+    rows = await conn.fetch(
+        """
+        UPDATE memory_layer.memories m
+           SET embedding_state = 'done', embedding_model = $1, leased_until = NULL,
+               attempts = 0, change_seq = k.number
+          FROM unnest($2::uuid[], $3::uuid[], $4::bytea[], $5::bigint[])
+            AS k (user_id, id, content_hash, number)
+         WHERE m.user_id = k.user_id AND m.id = k.id AND m.content_hash = k.content_hash
+           AND m.deleted_at IS NULL
+        RETURNING m.user_id, m.id
+        """,
+        model,
+        [item.leased.user_id for item, _ in numbered],
+        [item.leased.id for item, _ in numbered],
+        [item.leased.content_hash for item, _ in numbered],
+        [number for _, number in numbered],
+    )
+    return {(row["user_id"], row["id"]) for row in rows}
+
+
+async def _replace_chunks(conn: Connection, model: str, embedded: Sequence[Embedded]) -> None:
     await conn.execute(
-        "DELETE FROM memory_layer.chunks WHERE user_id = $1 AND memory_id = $2",
-        leased.user_id,
-        leased.id,
+        """
+        DELETE FROM memory_layer.chunks c USING unnest($1::uuid[], $2::uuid[])
+            AS k (user_id, id) WHERE c.user_id = k.user_id AND c.memory_id = k.id
+        """,
+        [item.leased.user_id for item in embedded],
+        [item.leased.id for item in embedded],
     )
     await conn.executemany(
         """
@@ -142,8 +177,9 @@ async def _replace_chunks(
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8::real[])
         """,
         [
-            (leased.user_id, leased.id, model, n, chunk.role, chunk.start, chunk.stop, chunk.vector)
-            for n, chunk in enumerate(chunks)
+            (*item.key, model, n, chunk.role, chunk.start, chunk.stop, chunk.vector)
+            for item in embedded
+            for n, chunk in enumerate(item.chunks)
         ],
     )
 

@@ -68,24 +68,26 @@ async def keep(conn: Connection, user_id: UUID, packed: Sequence[tuple[Texts, Pa
         for texts, words in packed
         if (texts.id, texts.content_hash, texts.occurred_at) in now
     ]
-    await write(conn, user_id, same)
+    await write(conn, [user_id] * len(same), same)
 
 
-async def write(conn: Connection, user_id: UUID, packed: Sequence[tuple[Texts, Packed]]) -> None:
-    """Write the words of texts that are known to stand."""
+async def write(
+    conn: Connection, owners: Sequence[UUID], packed: Sequence[tuple[Texts, Packed]]
+) -> None:
+    """Write the words of texts that are known to stand, each with its owner."""
     await conn.execute(
         """
         INSERT INTO memory_layer.keywords (user_id, memory_id, analyzer, content_hash,
                occurred_at, prompt_length, response_length, terms, counts, speaker)
-        SELECT $1, w.* FROM unnest($2::uuid[], $3::smallint[], $4::bytea[], $5::timestamptz[],
-               $6::int[], $7::int[], $8::bytea[], $9::bytea[], $10::bytea[]) AS w
+        SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::smallint[], $4::bytea[],
+               $5::timestamptz[], $6::int[], $7::int[], $8::bytea[], $9::bytea[], $10::bytea[])
             ON CONFLICT (user_id, memory_id) DO UPDATE
            SET analyzer = EXCLUDED.analyzer, content_hash = EXCLUDED.content_hash,
                occurred_at = EXCLUDED.occurred_at, prompt_length = EXCLUDED.prompt_length,
                response_length = EXCLUDED.response_length, terms = EXCLUDED.terms,
                counts = EXCLUDED.counts, speaker = EXCLUDED.speaker
         """,
-        user_id,
+        owners,
         [texts.id for texts, _ in packed],
         [ANALYZER] * len(packed),
         [texts.content_hash for texts, _ in packed],

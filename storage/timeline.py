@@ -1,15 +1,17 @@
 """What a person did when: conversations and lone memories by time, and counts by day."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from typing import NamedTuple
 from uuid import UUID
 
 import asyncpg
 
 from storage.database import Connection
 
-# A year of days for each of some dozen assistants; who made up thousands of names sees not all.
-MOST_COUNTS = 10_000
+# Who made up thousands of names sees not all.
+MOST_ASSISTANTS = 100
 
 
 class UnknownZone(Exception):
@@ -35,11 +37,22 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Count:
-    """Memories of an assistant; `day` is None for all those outside the span that was asked for."""
+class Standing:
+    """What counts by day depend on. Where only `today` and `change_seq` have moved on, the days of
+    what has changed since are the only ones that may have another count."""
 
-    day: date | None
+    today: date
+    epoch: UUID | None
+    purges: int
+    moves: int
+    change_seq: int
+
+
+class Count(NamedTuple):
+    """Memories of an assistant at a place between the starts of days: 1 is the first day."""
+
     provider: str
+    place: int
     memories: int
 
 
@@ -114,35 +127,106 @@ async def page(
     return [Entry(**row) for row in rows]
 
 
-async def counts(conn: Connection, user_id: UUID, since: datetime, zone: str) -> list[Count]:
-    """Count memories by assistant and by day in `zone` from `since` to today, all others together.
-
-    One scan of an index that holds all it asks for; it looks each time up among the days' first
-    moments, as to place it in its day by the zone would take longer than reading it. Raises
-    UnknownZone.
-    """
+async def standing(conn: Connection, user_id: UUID, zone: str) -> Standing:
+    """Raises UnknownZone."""
     try:
-        rows = await conn.fetch(
+        row = await conn.fetchrow(
             """
-            WITH span AS MATERIALIZED (
-                SELECT array_agg(day::date ORDER BY day) FILTER (WHERE day <= today) AS days,
-                       array_agg(greatest(day AT TIME ZONE $3, $2) ORDER BY day) AS starts
-                  FROM (SELECT (now() AT TIME ZONE $3)::date::timestamp AS today) AS t,
-                       generate_series(($2::timestamptz AT TIME ZONE $3)::date::timestamp,
-                                       today + interval '1 day', '1 day') AS day)
-            SELECT (SELECT days FROM span)[place] AS day, provider, sum(memories)::int AS memories
-              FROM (SELECT width_bucket(occurred_at, (SELECT starts FROM span)) AS place,
-                           provider, count(*) AS memories
-                      FROM memory_layer.memories
-                     WHERE user_id = $1 AND deleted_at IS NULL
-                     GROUP BY 1, 2) AS counted
-             GROUP BY 1, 2 ORDER BY 1 DESC NULLS FIRST, 2 LIMIT $4
+            SELECT (now() AT TIME ZONE $2)::date AS today, epoch, coalesce(purges, 0) AS purges,
+                   coalesce(moves, 0) AS moves, coalesce(change_seq, 0) AS change_seq
+              FROM (SELECT) AS always LEFT JOIN memory_layer.user_state ON user_id = $1
             """,
             user_id,
-            since,
             zone,
-            MOST_COUNTS,
         )
     except asyncpg.InvalidParameterValueError:
         raise UnknownZone from None
-    return [Count(**row) for row in rows]
+    assert row is not None
+    return Standing(**row)
+
+
+async def starts_of_days(
+    conn: Connection, zone: str, first: date, last: date
+) -> Sequence[datetime]:
+    """Return the first moments of these days in `zone`, and that of the day behind them."""
+    starts: Sequence[datetime] = await conn.fetchval(
+        """
+        SELECT array_agg(day AT TIME ZONE $1 ORDER BY day)
+          FROM generate_series($2::date::timestamp, $3::date + interval '1 day', '1 day') AS day
+        """,
+        zone,
+        first,
+        last,
+    )
+    return starts
+
+
+async def counts(conn: Connection, user_id: UUID, starts: Sequence[datetime]) -> list[Count]:
+    """Count all memories, by assistant and by place between `starts`.
+
+    Reads once an index that holds all it asks for, one assistant after the other, as to group by a
+    number takes half as long as by a number and a name.
+    """
+    rows = await conn.fetch(
+        """
+        WITH RECURSIVE assistants AS (
+            (SELECT provider FROM memory_layer.memories
+              WHERE user_id = $1 AND deleted_at IS NULL ORDER BY provider LIMIT 1)
+             UNION ALL
+            SELECT (SELECT provider FROM memory_layer.memories
+                     WHERE user_id = $1 AND deleted_at IS NULL AND provider > assistants.provider
+                     ORDER BY provider LIMIT 1)
+              FROM assistants WHERE provider IS NOT NULL)
+        SELECT named.provider, place, memories
+          FROM (SELECT provider FROM assistants WHERE provider IS NOT NULL LIMIT $3) AS named
+         CROSS JOIN LATERAL (
+                   SELECT width_bucket(occurred_at, $2::timestamptz[]) AS place,
+                          count(*)::int AS memories
+                     FROM memory_layer.memories
+                    WHERE user_id = $1 AND deleted_at IS NULL AND provider = named.provider
+                    GROUP BY 1) AS placed
+        """,
+        user_id,
+        starts,
+        MOST_ASSISTANTS,
+    )
+    return [Count(*row) for row in rows]
+
+
+async def places_of_changes(
+    conn: Connection, user_id: UUID, starts: Sequence[datetime], behind: int, most: int
+) -> list[int] | None:
+    """Return between which `starts` lies what has changed since the number `behind`; None where
+    that are more than `most` memories."""
+    rows = await conn.fetch(
+        """
+        SELECT width_bucket(occurred_at, $2::timestamptz[]) AS place
+          FROM memory_layer.memories
+         WHERE user_id = $1 AND change_seq > $3 ORDER BY change_seq LIMIT $4 + 1
+        """,
+        user_id,
+        starts,
+        behind,
+        most,
+    )
+    return None if len(rows) > most else sorted({row["place"] for row in rows})
+
+
+async def counts_at(
+    conn: Connection, user_id: UUID, starts: Sequence[datetime], places: Sequence[int]
+) -> list[Count]:
+    """As `counts`, of these places alone; none of them before the first day or behind the last."""
+    rows = await conn.fetch(
+        """
+        SELECT provider, place, count(*)::int AS memories
+          FROM unnest($2::int[], $3::timestamptz[], $4::timestamptz[]) AS day (place, start, stop)
+          JOIN memory_layer.memories ON user_id = $1 AND deleted_at IS NULL
+           AND occurred_at >= start AND occurred_at < stop
+         GROUP BY 1, 2
+        """,
+        user_id,
+        places,
+        [starts[place - 1] for place in places],
+        [starts[place] for place in places],
+    )
+    return [Count(*row) for row in rows]

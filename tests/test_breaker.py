@@ -1,15 +1,29 @@
 """When the limiter asks Redis, when it counts alone, and what it tells whom it refuses."""
 
+import asyncio
+import time
 from datetime import UTC, datetime
 from uuid import uuid4
 
 import pytest
 import time_machine
+from structlog.testing import capture_logs
 
+from core import rate_limiter
 from core.errors import RateLimitExceeded, TokensSpent, TooManyRequests
 from core.plans import Account, Plan, tokens_of
-from core.rate_limiter import RateLimiter, refusal, standing
-from storage.counters import ALLOWED, DAY, DAY_SPENT, TOO_FAST, Count, CountersAway, LocalCounters
+from core.rate_limiter import PROBE, RateLimiter, refusal, standing
+from storage.counters import (
+    ALLOWED,
+    DAY,
+    DAY_SPENT,
+    TOO_FAST,
+    Ask,
+    Count,
+    CountersAway,
+    LocalCounters,
+)
+from tests.conftest import until
 
 NOW = datetime(2026, 5, 3, 23, 59, 50, tzinfo=UTC)
 MICROSECONDS = int(NOW.timestamp() * 1_000_000)
@@ -45,6 +59,7 @@ class Away:
     def __init__(self):
         self.error = None
         self.asked = 0
+        self.spent = []
         self.forgotten = []
         self._counters = LocalCounters(clock=lambda: MICROSECONDS)
 
@@ -52,6 +67,7 @@ class Away:
         self.asked += 1
         if self.error:
             raise self.error
+        self.spent.append(ask)
         return self._counters.spend(ask)
 
     async def forget(self, key):
@@ -201,3 +217,68 @@ async def test_who_is_forgotten_is_forgotten_everywhere():
     await alone.spend(user_id)
     await alone.forget(user_id)
     await alone.spend(user_id)
+
+
+async def test_what_was_spent_on_one_replica_is_spent_on_the_other():
+    remote, plans = Away(), OnePlan(Plan("free", 2, 100, 0))
+    one, other = limiter(plans, remote), limiter(plans, remote)
+
+    await one.spend(plans.account.user_id)
+    await one.spend(plans.account.user_id)
+
+    with pytest.raises(TooManyRequests):
+        await other.spend(plans.account.user_id)
+    assert (await other.standing(plans.account.user_id)).minute.remaining == 0
+
+
+async def test_who_was_too_fast_while_redis_was_away_is_so_when_it_is_back(monkeypatch):
+    monkeypatch.setattr(rate_limiter, "PROBE_EVERY", 0.001)
+    remote, plans = Away(), OnePlan(Plan("free", 2, 100, 0))
+    limiting, user_id = limiter(plans, remote), plans.account.user_id
+    remote.error = CountersAway(timed_out=True)
+    await limiting.spend(user_id)
+    await limiting.spend(user_id)
+    remote.error = None
+    probing = asyncio.create_task(limiting.run())
+
+    async def is_back():
+        return limiting.state == "ok"
+
+    await until(is_back)
+    probing.cancel()
+
+    with pytest.raises(TooManyRequests):
+        await limiting.spend(user_id)
+    assert remote.spent == [PROBE], "who is too fast here costs Redis nothing"
+
+
+async def test_each_time_redis_goes_the_day_goes_on_from_what_it_counted(monkeypatch):
+    monkeypatch.setattr(rate_limiter, "PROBE_EVERY", 0.001)
+    remote, plans = Away(), OnePlan(Plan("free", 100, 100, 0))
+    limiting, user_id = limiter(plans, remote), plans.account.user_id
+    probing = asyncio.create_task(limiting.run())
+
+    async def is_back():
+        return limiting.state == "ok"
+
+    used = []
+    with capture_logs() as logged:
+        for counted in (10, 60):
+            plans.account.used = counted
+            remote.error = CountersAway(timed_out=True)
+            await limiting.spend(user_id)
+            await limiting.spend(user_id)
+            used.append((await limiting.standing(user_id)).day.used)
+            remote.error = None
+            await until(is_back)
+    probing.cancel()
+
+    # What was asked when Redis was not yet known to be away is the account's to add.
+    assert used == [12, 61]
+    assert [line["event"] for line in logged] == ["redis_away", "redis_back"] * 2
+
+
+def test_a_process_counts_by_the_time_of_its_machine():
+    before = time.time_ns() // 1_000
+    count = LocalCounters().spend(Ask(uuid4(), 1, 1, 0, 0))
+    assert before <= count.now <= time.time_ns() // 1_000

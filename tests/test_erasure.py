@@ -15,7 +15,7 @@ from core.save_queue import write_together
 from core.signing_keys import load_or_create_keys
 from storage import embedding_queue, erasure, usage
 from storage.database import acting_as, acting_as_meter, open_pool
-from storage.embedding_queue import EmbeddedChunk
+from storage.embedding_queue import Embedded, EmbeddedChunk
 from storage.usage import Use
 from tests.conftest import PASSWORD, app_client, sign_up, until
 from tests.test_limits import limited
@@ -197,7 +197,8 @@ async def test_vectors_and_use_that_come_late_are_not_written(pool, database):
     await erasure.mark(pool, user_id)
 
     chunks = [EmbeddedChunk("prompt", 0, 3, [1.0, 0.0])]
-    assert not await embedding_queue.finish(pool, leased, "model", chunks, leased.pack())
+    embedded = [Embedded(leased, chunks, leased.pack())]
+    assert not await embedding_queue.finish(pool, "model", embedded)
     async with acting_as_meter(pool) as conn:
         await usage.add(conn, [Use(user_id, datetime.now(UTC).date(), 5, 0)])
 

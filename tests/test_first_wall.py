@@ -51,8 +51,9 @@ from storage.memory_store import Filters
 from storage.packed_terms import hashes_of
 from storage.usage import Use
 
-# One before and one after in every order, and one whose account was erased.
-ALICE, BOB, CAROL, DORA = (UUID(int=n) for n in range(1, 5))
+# Alice's rows stand before bob's and carol's behind them, under the same ids; dora's account was
+# erased; what eve has bears ids of its own.
+ALICE, BOB, CAROL, DORA, EVE = (UUID(int=n) for n in range(1, 6))
 EDITED, EMBEDDED, ALONE, DELETED, LONG_DELETED, PURGED = ids = [UUID(int=n) for n in range(10, 16)]
 QUEUED, RUNNING, DONE, TOKEN, INSTALLATION = (UUID(int=n) for n in range(20, 25))
 NOON = datetime(2026, 5, 3, 12, tzinfo=UTC)
@@ -75,7 +76,7 @@ BY_MODULE: dict[str, dict[str, Callable[[Connection], Awaitable[Any]]]] = {
         "note_use": lambda c: api_tokens.note_use(c, [(BOB, TOKEN)]),
     },
     "capture_health": {
-        "put": lambda c: capture_health.put(c, BOB, INSTALLATION, "2", full_day()),
+        "put": lambda c: capture_health.put(c, BOB, INSTALLATION, "2", full_day()[-1:]),
     },
     "change_feed": {
         "position": lambda c: change_feed.position(c, BOB),
@@ -106,7 +107,7 @@ BY_MODULE: dict[str, dict[str, Callable[[Connection], Awaitable[Any]]]] = {
         "mark_edited": lambda c: imports.mark_edited(c, BOB, ids),
         "nearby": lambda c: in_order(imports.nearby(c, BOB, "gemini", [NOON], 10**9)),
         "purged": lambda c: in_order(
-            imports.purged(c, BOB, ["walrus 15", "of alice"], [NOON, NOON])
+            imports.purged(c, BOB, ["walrus 15", "of others"], [NOON, NOON])
         ),
     },
     "keyword_store": {
@@ -134,6 +135,7 @@ BY_MODULE: dict[str, dict[str, Callable[[Connection], Awaitable[Any]]]] = {
     "sync": {
         "state": lambda c: sync.state(c, BOB),
         "page": lambda c: sync.page(c, BOB, 1, 90, 9),
+        "page of one that is larger": lambda c: follow_by_small_pages(c),
     },
     "timeline": {
         "page": lambda c: timeline.page(c, BOB, None, None, None, 9),
@@ -150,7 +152,7 @@ BY_MODULE: dict[str, dict[str, Callable[[Connection], Awaitable[Any]]]] = {
         "by_day": lambda c: usage.by_day(c, BOB, TODAY),
     },
     "versions": {
-        "keep": lambda c: versions.keep(c, BOB, EDITED),
+        "keep": lambda c: keep_one_version_too_many(c),
         "listed": lambda c: versions.listed(c, BOB, EDITED),
         "read": lambda c: versions.read(c, BOB, EDITED, 1),
     },
@@ -190,6 +192,17 @@ async def keep_words(conn: Connection, memory_id: UUID) -> None:
     await keyword_store.keep(conn, BOB, [(each, each.pack()) for each in texts])
 
 
+async def keep_one_version_too_many(conn: Connection) -> None:
+    for _ in range(2):
+        await versions.keep(conn, BOB, EDITED)
+
+
+async def follow_by_small_pages(conn: Connection) -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sync, "MOST_BYTES", 1)
+        return [await sync.page(conn, BOB, behind, 90, 9) for behind in range(1, 20)]
+
+
 def of_others(memory_id: UUID) -> Texts:
     said_at = NOON + timedelta(seconds=memory_id.int)
     return Texts(memory_id, "a lion", None, bytes(32), said_at)
@@ -222,12 +235,14 @@ async def fill(pool: Pool) -> None:
             await imports.add(conn, BOB, job_id, "a.zip", 7)
         await imports.begin(conn, BOB, RUNNING)
         await imports.finish(conn, BOB, DONE, "done", None)
-        await capture_health.put(conn, BOB, INSTALLATION, "1", [SiteDay(TODAY, "site-0", 1)])
+        await capture_health.put(conn, BOB, INSTALLATION, "1", full_day()[:-1])
         await usage.add(conn, [Use(BOB, TODAY, 1, 2, 3)])
         await keep_words(conn, EMBEDDED)
         await admin.count_stale(conn, 9)
         await missing_users.report(conn, [BOB])
         await conn.execute(OF_OTHER_JOBS, BOB, EMBEDDED, LONG_DELETED, date(2020, 1, 1))
+        await conn.execute(VERSIONS, EDITED, versions.MOST_VERSIONS - 1)
+        await conn.execute(IMPORTS, BOB, imports.MOST_FINISHED)
 
 
 OF_OTHER_JOBS = """
@@ -244,6 +259,16 @@ OF_OTHER_JOBS = """
     )
     INSERT INTO memory_layer.chunks VALUES ($1, $2, 'm', 0, 'prompt', 0, 4, '[1,0]')
 """
+VERSIONS = """
+    INSERT INTO memory_layer.versions
+    SELECT (jsonb_populate_record(v, jsonb_build_object('number', n))).*
+      FROM memory_layer.versions v, generate_series(3, $2::int) AS n
+     WHERE memory_id = $1 AND number = 1
+"""
+IMPORTS = """
+    INSERT INTO memory_layer.imports (user_id, id, state, bytes)
+    SELECT $1, md5(n::text)::uuid, 'done', n FROM generate_series(1, $2::int) AS n
+"""
 TABLES = """
     SELECT t.oid::regclass::text AS name,
            string_agg(quote_ident(attname), ', ') FILTER (WHERE attgenerated = '') AS columns
@@ -252,23 +277,41 @@ TABLES = """
      GROUP BY t.oid HAVING bool_or(attname = 'user_id') ORDER BY t.oid::regclass::text
 """
 # What others have differs in what it says, under the same keys.
+# What others have differs in what it says; with $3 also in its ids and times, which come later.
 SAYS = """
     SELECT jsonb_object_agg(key, CASE
+               WHEN value = 'null' THEN value
                WHEN key = 'user_id' THEN to_jsonb($1::uuid)
-               WHEN key = 'content_hash' AND to_jsonb(m)->>'id' = $2::text
-               THEN to_jsonb(decode(repeat('00', 32), 'hex'))
                WHEN key = 'token_hash' THEN to_jsonb(sha256(uuid_send($1)))
+               WHEN key IN ('id', 'memory_id') AND $3 THEN to_jsonb(md5(value::text)::uuid)
+               WHEN key = 'occurred_at' AND $3
+               THEN to_jsonb((value #>> '{}')::timestamptz + interval '1 hour')
                WHEN key IN ('prompt', 'conversation_title', 'name', 'file_name', 'message')
-                    AND value <> 'null' THEN to_jsonb('of ' || $1::text)
+               THEN to_jsonb('of others: walrus'::text)
+               WHEN key = 'echo'
+               THEN to_jsonb(memory_layer.echo_of(m.user_id, 'of others', '2026-05-03 12:00Z', 0))
+               WHEN key = 'content_hash' AND to_jsonb(m)->>'id' = $4::text
+               THEN to_jsonb(decode(repeat('00', 32), 'hex'))
+               WHEN key = 'number' THEN to_jsonb(value::bigint + $2)
                WHEN key IN ('change_seq', 'requests', 'tokens', 'bytes', 'network', 'start',
                             'prompt_length', 'purges', 'purged_through')
-               THEN to_jsonb(value::bigint + 40) ELSE value END)
+               THEN to_jsonb(value::bigint + 1) ELSE value END)
       FROM jsonb_each(to_jsonb(m))
 """
+# Of a memory whose words bob has not yet packed alice has.
+WORDS = """
+    INSERT INTO memory_layer.keywords
+    SELECT (jsonb_populate_record(k, jsonb_build_object('memory_id', m.id,
+               'content_hash', m.content_hash, 'occurred_at', m.occurred_at))).*
+      FROM memory_layer.keywords k, memory_layer.memories m
+     WHERE k.user_id = $1 AND m.user_id = $2 AND m.id = $3
+"""
+# Whose versions have other numbers, and whose ids are others.
+OTHERS = ((ALICE, 40, False), (CAROL, 0, False), (EVE, 0, True))
 
 
 async def add_others(conn: Connection) -> None:
-    """Put alice before bob's rows and carol behind them, in every table."""
+    """Put alice before bob's rows and the others behind them, in every table."""
     await conn.execute("SET session_replication_role = replica")
     for name, columns in await conn.fetch(TABLES):
         another = f"""
@@ -277,14 +320,17 @@ async def add_others(conn: Connection) -> None:
         """
         await conn.execute(f"CREATE TEMP TABLE mine AS SELECT {columns} FROM {name}")
         await conn.execute(f"DELETE FROM {name}")
-        await conn.execute(another, ALICE, str(ALONE))
+        for who, *differs in OTHERS[:1]:
+            await conn.execute(another, who, *differs, str(ALONE))
         await conn.execute(f"INSERT INTO {name} ({columns}) SELECT {columns} FROM mine")
-        await conn.execute(another, CAROL, str(ALONE))
+        for who, *differs in OTHERS[1:]:
+            await conn.execute(another, who, *differs, str(ALONE))
         await conn.execute("DROP TABLE mine")
     await conn.execute("SET session_replication_role = origin")
     await conn.execute(
         "INSERT INTO memory_layer.user_state (user_id, erased_at) VALUES ($1, '2020-01-01')", DORA
     )
+    await conn.execute(WORDS, ALICE, BOB, EDITED)
 
 
 async def rows_of(conn: Connection, whose: str) -> dict[str, list[str]]:

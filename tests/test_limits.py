@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from core.config import Settings
 from core.plans import Plans
 from core.rate_limiter import RateLimiter
-from storage.counters import NO_MINUTE, Ask, LocalCounters
+from storage.counters import DAY, NO_MINUTE, Ask, LocalCounters
 from storage.database import acting_as, open_pool
 from storage.redis_counters import SECONDS, RedisCounters
 from tests.conftest import app_client, sign_up, until
@@ -433,6 +433,31 @@ def test_a_minute_slides_and_a_day_ends_at_midnight():
         seen.append(counters.spend(ask).verdict)
 
     assert seen == [0, 0, 2, 0, 1, 0]
+
+
+async def test_a_minute_slides_in_redis_too(valkey):
+    """With requests of 90, 61 and 30 seconds ago, as other replicas may have left them."""
+    counters, user_id = RedisCounters(valkey.url), uuid4()
+    minute, day = (f"requests:{{{user_id}}}:{window}" for window in ("minute", "day"))
+    now = time.time_ns() // 1_000
+    left = [now - seconds * 1_000_000 for seconds in (90, 61, 30)]
+    valkey.do("RPUSH", minute, *map(str, left))
+    valkey.do("PEXPIRE", minute, "600000")
+
+    counted = await counters.spend(Ask(user_id, 2, 9, 0, 0))
+    refused = await counters.spend(Ask(user_id, 2, 9, 0, 0))
+
+    assert (counted.verdict, counted.used_in_minute, counted.used_today) == (0, 2, 1)
+    assert (refused.verdict, refused.used_in_minute, refused.used_today) == (2, 2, 1)
+    assert refused.free_at == left[2] + 60_000_000
+    # Nothing stays for longer than it is needed.
+    assert int(valkey.do("PTTL", minute)) <= 60_000
+    midnight = (now // DAY + 1) * DAY // 1_000
+    assert int(valkey.do("PEXPIRETIME", day)) == midnight - 1
+    valkey.do("RPUSH", minute, str(left[1]))
+    valkey.do("LPOP", minute, "2")
+    assert (await counters.spend(Ask(user_id, 2, 9, 0, 0, cost=0))).used_in_minute == 0
+    await counters.aclose()
 
 
 def test_users_who_were_not_seen_for_long_are_forgotten():

@@ -1,5 +1,9 @@
 """The files of the pages come as what they are, under a policy that runs no other script."""
 
+import re
+
+import pytest
+
 from core.config import ROOT
 
 FILES = sorted(
@@ -42,6 +46,30 @@ async def test_a_file_comes_compressed_to_whoever_takes_that(client):
     assert packed.content == plain.content
     assert int(packed.headers["content-length"]) < int(plain.headers["content-length"]) / 2
     assert packed.headers["vary"] == plain.headers["vary"] == "Accept-Encoding"
+
+
+def modules_of(*paths):
+    """The modules at these paths below `admin/`, and all that they import from the beginning."""
+    found, next_ones = set(), list(paths)
+    while next_ones:
+        path = next_ones.pop()
+        if path not in found:
+            found.add(path)
+            folder, text = (ROOT / "admin" / path).parent, (ROOT / "admin" / path).read_text()
+            for name in re.findall(r'^import .+ from "(.+)";$', text, re.MULTILINE):
+                next_ones.append(str((folder / name).resolve().relative_to(ROOT / "admin")))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("page", "shown_at_once"),
+    [("web/index.html", ["web/app.js"]), ("index.html", ["app.js", "views/overview.js"])],
+)
+def test_a_page_asks_at_once_for_the_modules_it_begins_with_and_no_others(page, shown_at_once):
+    named = re.findall(r'"modulepreload" href="/assets/(.+)"', (ROOT / "admin" / page).read_text())
+
+    assert len(named) == len(set(named))
+    assert set(named) == modules_of(*shown_at_once) - {shown_at_once[0]}
 
 
 ELSEWHERE = (

@@ -17,7 +17,7 @@ from core.capture import Capture
 from core.save_queue import Saved, write_together
 from storage import change_feed, embedding_queue, memory_store
 from storage.database import Pool, acting_as, open_pool
-from storage.embedding_queue import EmbeddedChunk
+from storage.embedding_queue import Embedded, EmbeddedChunk
 from storage.memory_store import Row
 from storage.migrate import known, migrate
 from tests.conftest import Headers, Server, execute, sign_up, until, url_of
@@ -236,8 +236,8 @@ async def test_saves_and_the_embedding_worker_never_deadlock(pool: Pool) -> None
             chance.shuffle(leased)
             await embedding_queue.give_back(pool, leased, 0)
             turns += bool(leased)
-            for item in leased[:1]:
-                await embedding_queue.finish(pool, item, "m", [chunk], item.pack())
+            embedded = [Embedded(item, [chunk], item.pack()) for item in leased[:1]]
+            await embedding_queue.finish(pool, "m", embedded)
         return turns
 
     async def saves() -> None:

@@ -109,6 +109,10 @@ def saying(**changes):
     return token(claims=claims)
 
 
+def padded(length):
+    return saying(user_metadata={"text": "a" * length})
+
+
 def headed(**changes):
     return token(header={"alg": "ES256", "typ": "JWT", "kid": "ec-1", **changes})
 
@@ -358,6 +362,31 @@ async def test_a_forged_or_wrong_token_is_refused(verifier, legacy_verifier, for
 )
 async def test_a_good_token_names_its_user(verifier, text):
     assert await verifier.verify(text) == User(USER_ID, SESSION_ID, "ada@example.com")
+
+
+async def test_who_signed_in_may_read_write_and_chat(verifier):
+    assert (await verifier.verify(good())).scopes == {"read", "write", "chat"}
+
+
+async def test_the_longest_token_is_believed_and_a_longer_one_is_not(verifier):
+    by_length = {len(text): text for text in (padded(n) for n in range(5_600, 5_900))}
+    longest = max(length for length in by_length if length <= MAX_TOKEN)
+    assert longest == MAX_TOKEN
+
+    assert (await verifier.verify(by_length[longest])).id == USER_ID
+    with pytest.raises(Unauthorized):
+        await verifier.verify(by_length[min(set(by_length) - set(range(MAX_TOKEN + 1)))])
+
+
+async def test_whose_account_is_erased_must_prove_itself_anew_and_nobody_else(verifier):
+    hers, anothers = good(), saying(sub=str(uuid4()))
+    await verifier.verify(hers)
+    await verifier.verify(anothers)
+
+    verifier.forget(USER_ID)
+
+    assert verifier.remembered(hers) is None
+    assert verifier.remembered(anothers) is not None
 
 
 async def test_a_user_may_have_no_session_and_no_address(verifier):

@@ -5,13 +5,14 @@ import { loading, state } from "../shared/dialog.js";
 import { el, show } from "../shared/dom.js";
 import { address, placeOf, SCREENS } from "./screens.js";
 import { makeSession, onOtherTab } from "./session.js";
-import { themeSwitch } from "./theme_switch.js";
 
 const app = document.getElementById("app");
 const bearer = (token) => (token ? { Authorization: `Bearer ${token}` } : {});
 // What is asked by POST and changes nothing.
 const QUESTIONS = ["/search", "/rag/query"];
 const MOST_KEPT = 4;
+const THEME_KEY = "memory-layer-theme";
+const THEMES = { "": "Auto", light: "Light", dark: "Dark" };
 const kept = new Map();
 let visits = Date.now();
 let about = null;
@@ -32,6 +33,8 @@ const api = makeApi({
 
 async function start() {
   try {
+    // Its modules are on their way while the server says what it is.
+    fetchScreen(placeOf(location.hash).screen).catch(() => {});
     about = await makeApi().get("/about");
     session = makeSession(about.auth);
     onOtherTab(() => location.reload());
@@ -129,6 +132,20 @@ function who() {
   );
 }
 
+/** Light, dark, or as the system has it; theme.js applies it before the next page is painted. */
+function themeSwitch() {
+  const root = document.documentElement;
+  const buttons = Object.entries(THEMES).map(([theme, text]) => el("button", { type: "button", "aria-pressed": String((root.dataset.theme ?? "") === theme), on: { click: () => choose(theme) } }, text));
+  return el("div", { class: "segments", role: "group", "aria-label": "Theme" }, buttons);
+
+  function choose(theme) {
+    if (theme) root.dataset.theme = theme;
+    else delete root.dataset.theme;
+    localStorage.setItem(THEME_KEY, theme);
+    for (const button of buttons) button.setAttribute("aria-pressed", String(button.textContent === THEMES[theme]));
+  }
+}
+
 /** Show the screen that the address names: as it was left, where one comes back to it. */
 function open() {
   if (!frame) return;
@@ -187,7 +204,7 @@ async function draw(screen, params, query, visit) {
   loading(root);
 
   try {
-    const module = await import(`./screens/${screen.name}.js`);
+    const module = await fetchScreen(screen);
     await module.show({ root, tools, heading, title, api, session: facade(), about, params, query, address, go, rewrite, signal });
     mine.keep = module.keep === true && current === mine;
     root.removeAttribute("aria-busy");
@@ -207,6 +224,8 @@ async function draw(screen, params, query, visit) {
     if (current === mine) history.replaceState(history.state, "", address(screen.name, params, query));
   }
 }
+
+const fetchScreen = ({ name }) => import(`./screens/${name}.js`);
 
 function facade() {
   const { kind, email = null } = session.kept;

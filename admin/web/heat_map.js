@@ -23,6 +23,7 @@ export function heatMap({ label, choose }) {
   const reading = el("p", { class: "reading-line muted small" });
   const spoken = el("p", { class: "visually-hidden", "aria-live": "polite" });
   const element = el("div", { class: "heat-map" }, box, reading, spoken);
+  const squares = days.map(square);
   let counts = new Map();
   let chosen = null;
   let pointed = null;
@@ -44,6 +45,7 @@ export function heatMap({ label, choose }) {
     point(days[Math.min(Math.max(goals[event.key], 0), last)], true);
   });
 
+  show(picture, months(days), DAYS.map((name, row) => svg("text", { class: "tick", x: 0, y: TOP + row * STEP + SQUARE - 2 }, name)), squares);
   draw();
   say(reading, "\u00a0");
   return {
@@ -57,19 +59,14 @@ export function heatMap({ label, choose }) {
 
   function draw() {
     const levels = levelsOf(days.map((day) => counts.get(day) ?? 0));
-    show(picture, months(days), DAYS.map((name, row) => svg("text", { class: "tick", x: 0, y: TOP + row * STEP + SQUARE - 2 }, name)), days.map((day, index) => square(day, index, levels)));
+    days.forEach((day, index) => squares[index].setAttribute("class", `day level-${levels(counts.get(day) ?? 0)}${day === chosen ? " chosen" : ""}`));
     point(null);
-  }
-
-  function square(day, index, levels) {
-    const level = levels(counts.get(day) ?? 0);
-    return svg("rect", { class: `day level-${level}${day === chosen ? " chosen" : ""}`, x: LEFT + Math.floor(index / 7) * STEP, y: TOP + (index % 7) * STEP, width: SQUARE, height: SQUARE, rx: 2, "data-day": day });
   }
 
   function point(day, aloud = false) {
     picture.querySelector(".pointed")?.classList.remove("pointed");
     pointed = day;
-    const square = day && picture.querySelector(`[data-day="${day}"]`);
+    const square = day && squares[days.indexOf(day)];
     square?.classList.add("pointed");
     if (aloud) square?.scrollIntoView({ block: "nearest", inline: "nearest" });
     const text = day ? `${fullDay(day)}: ${plural(counts.get(day) ?? 0, "memory", "memories")}` : summary();
@@ -82,6 +79,10 @@ export function heatMap({ label, choose }) {
     const active = days.filter((day) => counts.get(day)).length;
     return `${plural(sum, "memory", "memories")} on ${plural(active, "day")} since ${fullDay(days[0])}`;
   }
+}
+
+function square(day, index) {
+  return svg("rect", { x: LEFT + Math.floor(index / 7) * STEP, y: TOP + (index % 7) * STEP, width: SQUARE, height: SQUARE, rx: 2, "data-day": day });
 }
 
 /** Whole weeks from a Sunday on, the last of them up to today. */

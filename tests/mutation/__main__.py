@@ -3,7 +3,7 @@
 usage: python -m tests.mutation [--part NAME] [--sample N] [--seed N] [--jobs N]
 
 Each fault stands in a copy of the service, on which the tests of its part run in a process of
-their own; one that fails has noticed it. Postgres is real and shared by the runs. A run whose end
+their own; one that fails has noticed it. Postgres is real, one for each copy. A run whose end
 may come of the machine instead (it waited in vain, was killed, did not end, or stood still with the
 whole machine) counts only when it ends so again. Among them run copies in which nothing was
 changed: where one of these fails, nothing is reported.
@@ -77,7 +77,7 @@ def judge(part: Part, chosen: list[Mutant], jobs: int, seed: int) -> Result:
         while waiting or runs.any:
             while waiting and runs.has_room:
                 runs.begin(waiting.pop())
-            for run in runs.ended(60 + 5 * slowest):
+            for run in runs.ended(60 + 3 * slowest):
                 is_first = run.stood_still or run.mutant not in doubted
                 if run.code != 0 and run.doubt and is_first:
                     say(f"again, {run.doubt} in {run.noticed_by}: {run.mutant}")

@@ -170,7 +170,7 @@ def _start(tree: Tree, part: Part) -> int:
         options = [*OPTIONS]
         if tree.cluster:
             options += ["--cluster", tree.cluster]
-            if part.postgres == "of the copy":
+            if part.postgres == "migrated anew":
                 asyncio.run(renew_template(tree.cluster))
         code = int(pytest.main([*options, *part.tests]))
     except BaseException:
@@ -192,14 +192,13 @@ def _end(pid: int) -> None:
 
 @contextmanager
 def trees(part: Part, count: int) -> Iterator[list[Tree]]:
-    """Each with a Postgres of its own where the schema is what is changed, else one for all."""
+    """Each with a Postgres of its own: two runs that share one may want more connections than
+    it has."""
     with ExitStack() as stack:
         paths = stack.enter_context(_copies(count))
         clusters: list[str | None] = [None] * count
         if part.postgres != "none":
-            number = count if part.postgres == "of the copy" else 1
-            urls = [stack.enter_context(_cluster(part)) for _ in range(number)]
-            clusters = [urls[n % number] for n in range(count)]
+            clusters = [stack.enter_context(_cluster(part)) for _ in range(count)]
         yield [Tree(path, url) for path, url in zip(paths, clusters, strict=True)]
 
 

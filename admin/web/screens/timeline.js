@@ -5,7 +5,6 @@ import { activity, badge, nameOf } from "../assistants.js";
 import { dayKey, fullDay, nameOfDay, startOf } from "../dates.js";
 import { heatMap } from "../heat_map.js";
 import { pages } from "../pages.js";
-import { welcome } from "../welcome.js";
 
 const PAGE = 30;
 export const keep = true;
@@ -16,10 +15,14 @@ export async function show(context) {
   const day = startOf(query.get("day")) && query.get("day");
   const before = day ? startOf(day, 1).toISOString() : null;
   const read = (cursor) => api.get("/timeline", { limit: PAGE, provider, before, cursor }, { signal });
-  const past = activity(api, { anew: true });
   const first = await read(null);
-  if (!first.entries.length && !provider && !day) return put(root, welcome(context));
+  if (!first.entries.length && !provider && !day) {
+    const { welcome } = await import("../welcome.js");
+    return put(root, welcome(context));
+  }
 
+  // The list waits neither for the picture nor for the server's counting.
+  const past = activity(api, { anew: true });
   const picture = heatMap({ label: "Activity by day", choose: (chosen) => go("timeline", [], { provider, day: chosen }) });
   const assistants = el("nav", { class: "chips", "aria-label": "Assistants" });
   const list = el("div", { class: "days" });
@@ -29,7 +32,6 @@ export async function show(context) {
     el("div", { class: "row between" }, assistants, day && el("a", { class: "chip chosen", href: address("timeline", [], { provider }) }, `Until ${fullDay(day)}`, el("span", { "aria-label": "Show all" }, " ×"))),
     list,
   );
-  // The list does not wait for the picture.
   past.then(drawPast, (error) => !signal.aborted && notice(error.message, { bad: true }));
   if (!first.entries.length) return state(list, "Nothing here", day ? "Nothing was said before that day's end." : `Nothing is kept of ${nameOf(provider)}.`);
   let lastDay = null;
