@@ -9,6 +9,7 @@ N ?= 100
 SEED ?= 1
 SAVES ?= 0
 SAMPLE ?= 0
+EXAMPLES ?= 900
 SOURCES = main.py core storage routers
 
 run: $(VENV)/.run
@@ -54,7 +55,7 @@ isolation: $(VENV)/.dev
 	$(BIN)/python -m pytest -s tests/test_isolation.py -k "ever_reaches and faiss" --steps 100000 --timeout 7200
 
 fuzz: $(VENV)/.dev
-	$(BIN)/python -m pytest -s tests/test_openapi.py --examples 1100 --timeout 14400
+	$(BIN)/python -m pytest -s tests/test_openapi.py --examples $(EXAMPLES) --seed $(SEED) --timeout 14400
 
 load: $(VENV)/.dev
 	$(BIN)/python benchmarks/load.py

@@ -42,6 +42,7 @@ INHERITED = {
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The published forms of what the suite runs shortly: `make isolation`, `make fuzz`."""
     parser.addoption("--examples", type=int, default=0, help="cases for each operation: fuzzing")
+    parser.addoption("--seed", type=int, default=1, help="which cases: fuzzing")
     parser.addoption("--steps", type=int, default=0, help="of the three people: isolation")
     parser.addoption("--cluster", help="the address of a Postgres as the fixture of this name's")
 
