@@ -23,6 +23,8 @@ LONGEST_PAUSE_SECONDS = 60.0
 # What is saved one by one is found by its words at once, and embedded together: for each memory
 # alone the same takes three times as much of the service.
 GATHER_SECONDS = 0.05
+RESTS = 20
+MOST_REST_SECONDS = 1.0
 # Only a new setting makes other models' vectors. Not more often, lest two replicas with different
 # embedders, as during a deploy, undo each other's work without end.
 REOPEN_EVERY_SECONDS = 600.0
@@ -50,8 +52,7 @@ class EmbeddingWorker:
             if leased:
                 self._last_user = max(item.user_id for item in leased)
                 await self._embed(leased)
-                if embedding_queue.is_all(leased):
-                    await asyncio.sleep(GATHER_SECONDS)
+                await self._give_way(GATHER_SECONDS if embedding_queue.is_all(leased) else 0)
             elif self._last_user != NOBODY:
                 self._last_user = NOBODY
                 await embedding_queue.give_up_on_deadly(self._pool)
@@ -97,6 +98,14 @@ class EmbeddingWorker:
             for item, parts, words in zip(leased, split, packed, strict=True)
         ]
         await embedding_queue.finish(self._pool, self._embedder.name, embedded)
+
+    async def _give_way(self, seconds: float) -> None:
+        """Pause for these seconds, and for longer where the event loop comes to us late: then
+        people wait for answers."""
+        clock = asyncio.get_running_loop().time
+        due = clock() + seconds
+        await asyncio.sleep(seconds)
+        await asyncio.sleep(min((clock() - due) * RESTS, MOST_REST_SECONDS))
 
     def _split(self, item: Leased) -> list[tuple[str, Span]]:
         return [
