@@ -92,3 +92,9 @@ async def test_the_page_to_try_things_out_loads_nothing_from_elsewhere(client):
     for address in addresses:
         assert address.startswith("http://127.0.0.1:8000/"), address
         assert (await client.get(address)).status_code == 200
+
+
+@pytest.mark.parametrize("path", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))])
+def test_no_section_stands_in_a_document_twice(path):
+    headings = [line for line in path.read_text().splitlines() if re.match(r"##+ ", line)]
+    assert len(headings) == len(set(headings))
