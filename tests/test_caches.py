@@ -18,6 +18,7 @@ from core.retrieval import Retrieval
 from core.save_queue import write_together
 from core.user_caches import UserCaches
 from storage import analyzer, change_feed, database_search, embedding_queue, keyword_store
+from storage.change_feed import Position
 from storage.database import acting_as, open_pool
 from storage.memory_store import Filters
 from storage.packed_terms import hashes_of
@@ -283,6 +284,15 @@ async def test_words_of_another_analyzer_are_analysed_anew(pool, database):
         assert await found(retrieval, user_id, "subject31 near 2") == expected
         retrieval.close()
     assert await database.fetchval("SELECT min(analyzer) FROM keywords") > 0
+
+
+def test_a_reader_has_reached_what_was_written_up_to_its_own_number_in_its_own_epoch():
+    here = Position(uuid4(), 5, 0, 1)
+
+    assert here.has_reached(here)
+    assert here.has_reached(here._replace(change_seq=4, purges=0))
+    for beyond in ({"change_seq": 6}, {"purges": 2}, {"epoch": uuid4()}):
+        assert not here.has_reached(here._replace(**beyond))
 
 
 async def test_a_budget_too_small_for_two_keeps_the_one_who_searched_last(pool, database):
