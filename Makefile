@@ -9,7 +9,7 @@ N ?= 100
 SEED ?= 1
 SAVES ?= 0
 SAMPLE ?= 0
-EXAMPLES ?= 900
+EXAMPLES ?= 950
 SOURCES = main.py core storage routers
 
 run: $(VENV)/.run
