@@ -161,13 +161,12 @@ class UserCaches:
             if ids and self._dimensions:
                 chunks = await change_feed.chunks_of(conn, user_id, ids, self._model)
             missing = [c.id for c in feed.changes if c.packed is None and not c.deleted]
-            texts: list[Texts] = []
-            if 0 < len(missing) < WORTH_KEEPING:
-                texts = await keyword_store.texts_of(conn, user_id, missing)
-        packed = await self._analyse(texts) if texts else await self.pack(user_id, missing)
+            few = 0 < len(missing) < WORTH_KEEPING
+            texts = await keyword_store.texts_of(conn, user_id, missing) if few else []
+        packed = await self._analyse(texts) if few else await self.pack(user_id, missing)
         # Where the text has grown since, a later change brings the same words once more: to leave
         # them out until then would hide a memory that was found a moment ago.
-        words = {texts.id: words for texts, words in packed}
+        words = {item.id: words for item, words in packed}
         for change in feed.changes:
             change.packed = change.packed or words.get(change.id)
         return _Page(index, feed, chunks)

@@ -15,6 +15,7 @@ from core.auth_protocol import AuthError
 from core.errors import TooManyRequests, Unauthorized, Unavailable
 from core.local_auth import AccountChange, LocalAuth
 from routers.addresses import verified
+from routers.inputs import json_body
 from storage.database import DATABASE_AWAY
 
 API_VERSION = "x-supabase-api-version"
@@ -129,13 +130,11 @@ class UserUpdate(BaseModel):
 def _taking(model: type[BaseModel], **query: list[str]) -> dict[str, Any]:
     """Describe a route that reads its body itself, for OpenAPI; null is taken for an empty one."""
     schema = {"anyOf": [model.model_json_schema(), {"type": "null"}]}
-    return {
-        "requestBody": {"content": {"application/json": {"schema": schema}}},
-        "parameters": [
-            {"name": name, "in": "query", "required": True, "schema": {"enum": values}}
-            for name, values in query.items()
-        ],
-    }
+    parameters = [
+        {"name": name, "in": "query", "required": True, "schema": {"enum": values}}
+        for name, values in query.items()
+    ]
+    return json_body(schema, required=False) | {"parameters": parameters}
 
 
 @router.post("/signup", responses=SESSION, openapi_extra=_taking(NewAccount))

@@ -12,31 +12,23 @@ from starlette.types import Message, Receive, Scope, Send
 from core.errors import InvalidInput, TooLarge, Unauthorized, Unavailable
 from routers.answers import failures
 from routers.deps import FreeCaller, SignedIn
+from routers.inputs import json_body
 from routers.streaming import ClientGone, gone, unless_gone
 
 SERVER = "routers.mcp_server"
 router = APIRouter(tags=["mcp"], responses=failures(InvalidInput, Unauthorized, Unavailable))
-_MESSAGE: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "required": ["jsonrpc", "method"],
-                    "properties": {
-                        "jsonrpc": {"const": "2.0"},
-                        "id": {"description": "A text or an integer; without it, no answer."},
-                        "method": {"type": "string"},
-                        "params": {"type": ["object", "null"]},
-                    },
-                }
-            }
+_MESSAGE = json_body(
+    {
+        "type": "object",
+        "required": ["jsonrpc", "method"],
+        "properties": {
+            "jsonrpc": {"const": "2.0"},
+            "id": {"description": "A text or an integer; without it, no answer."},
+            "method": {"type": "string"},
+            "params": {"type": ["object", "null"]},
         },
     }
-}
-
-
+)
 _SPOKEN: dict[int | str, dict[str, Any]] = {
     200: {"description": "The protocol's answer.", "content": {"application/json": {}}},
     202: {"description": "A notification was taken in."},

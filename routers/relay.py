@@ -21,6 +21,7 @@ from core.providers.format import Format
 from core.providers.openai import OpenAIFormat
 from routers.answers import ASKING, BY_STATUS, failure_response, failures, headers_of
 from routers.deps import SignedIn, demand
+from routers.inputs import json_body
 from routers.streaming import ClientGone, Stream, gone, unless_gone
 from storage.database import DATABASE_AWAY
 
@@ -45,24 +46,17 @@ class Refused(BaseModel):
 
 
 # The rest of the body is the provider's to judge.
-TAKEN: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "required": ["messages"],
-                    "properties": {
-                        "messages": {"type": "array", "items": {}},
-                        "model": {"description": "As `name` or `provider/name`."},
-                        "stream": {"description": "true for server-sent events."},
-                    },
-                }
-            }
+TAKEN = json_body(
+    {
+        "type": "object",
+        "required": ["messages"],
+        "properties": {
+            "messages": {"type": "array", "items": {}},
+            "model": {"description": "As `name` or `provider/name`."},
+            "stream": {"description": "true for server-sent events."},
         },
     }
-}
+)
 ERRORS = {status: said | {"model": Refused} for status, said in failures(*ASKING).items()}
 
 
