@@ -4,7 +4,7 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Path, Query, Response
-from pydantic import BaseModel, model_validator
+from pydantic import BaseModel, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from core import memories
@@ -44,6 +44,15 @@ router = APIRouter(
 Limit = Annotated[int, Query(ge=1, le=100)]
 
 
+class Listing(BaseModel):
+    limit: int = Field(20, ge=1, le=100)
+    cursor: str | None = None
+    provider: Provider | None = None
+    conversation_id: ShortText | None = None
+    after: Time | None = None
+    before: Time | None = None
+
+
 class Page(BaseModel):
     memories: list[Memory]
     next_cursor: str | None
@@ -79,21 +88,13 @@ def make_page(found: list[Memory], limit: int) -> Page:
 
 
 @router.get("")
-async def list_memories(
-    caller: Reader,
-    limit: Limit = 20,
-    cursor: str | None = None,
-    provider: Annotated[Provider | None, Query()] = None,
-    conversation_id: Annotated[ShortText | None, Query()] = None,
-    after: Annotated[Time | None, Query()] = None,
-    before: Annotated[Time | None, Query()] = None,
-) -> Answer[Page]:
+async def list_memories(caller: Reader, listing: Annotated[Listing, Query()]) -> Answer[Page]:
     """List memories, newest first; `next_cursor` leads on while there are more."""
-    filters = make_filters(provider, conversation_id, after, before)
-    start = memory_cursor(cursor)
+    filters = make_filters(listing.provider, listing.conversation_id, listing.after, listing.before)
+    start = memory_cursor(listing.cursor)
     async with acting_as(caller.resources.db, caller.user.id) as conn:
-        found = await memory_store.page(conn, caller.user.id, filters, start, limit + 1)
-    return Answer(data=make_page(found, limit))
+        found = await memory_store.page(conn, caller.user.id, filters, start, listing.limit + 1)
+    return Answer(data=make_page(found, listing.limit))
 
 
 @router.get("/{memory_id}", responses=failures(Forbidden, NotFound, *METERED))
