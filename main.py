@@ -86,6 +86,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         description="Keeps a person's AI chats word for word and finds them again.",
         version=VERSION,
         lifespan=lifespan,
+        telemetry={"tracing": False, "metrics": False, "logs": False},
         docs_url=None,
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
