@@ -40,9 +40,11 @@ from routers import (
 )
 from routers.addresses import AddressLimits
 
+# In the order in which they are looked through.
 ROUTERS = (
     saving,
     search,
+    rag,
     memories,
     trash,
     conversations,
@@ -50,7 +52,6 @@ ROUTERS = (
     timeline,
     imports,
     exports,
-    rag,
     chat,
     openai_api,
     anthropic_api,
@@ -94,9 +95,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     answers.install(app)
     # FastAPI's own /docs loads its scripts from elsewhere; this one serves them itself.
     patch_fastapi(app, redirect_from_root_to_docs=False)
-    for module in ROUTERS:
-        # Flat: FastAPI looks twice through a router that is included, at each request.
-        app.router.routes += module.router.routes
+    # Flat, for FastAPI looks twice through a router that is included. Before FastAPI's own, for each
+    # route that is looked at in vain costs a request two thirds of a microsecond.
+    app.router.routes[:0] = [route for module in ROUTERS for route in module.router.routes]
     app.add_middleware(edge.Edge)
     return app
 
