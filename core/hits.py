@@ -5,6 +5,7 @@ from collections.abc import Set
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
+from itertools import combinations
 from typing import Literal
 from uuid import UUID
 
@@ -86,15 +87,26 @@ class _Said:
 
     def __init__(self, hit: Hit) -> None:
         self.memory = hit.memory
-        self._sides = [_Text(text or "") for text in (hit.memory.prompt, hit.memory.response)]
+        self._sides = _Text(hit.memory.prompt or ""), _Text(hit.memory.response or "")
 
     def resembles(self, other: "_Said") -> bool:
-        return all(one.resembles(two) for one, two in zip(self._sides, other._sides, strict=True))
+        (prompt, response), (its_prompt, its_response) = self._sides, other._sides
+        # What is much longer or shorter on one side needs no words taken apart.
+        return (
+            prompt.least <= its_prompt.length
+            and its_prompt.least <= prompt.length
+            and response.least <= its_response.length
+            and its_response.least <= response.length
+            and prompt.resembles(its_prompt)
+            and response.resembles(its_response)
+        )
 
 
 class _Text:
     def __init__(self, text: str) -> None:
         self._text = text
+        self.length = len(text)
+        self.least = DUPLICATE * self.length
 
     @cached_property
     def _words(self) -> set[str]:
@@ -105,59 +117,70 @@ class _Text:
         return {word for word in self._words if not word.isalpha() and _DIGIT.search(word)}
 
     def resembles(self, other: "_Text") -> bool:
-        a, b = self._text, other._text
-        if a == b:
+        if self._text == other._text:
             return True
-        if min(len(a), len(b)) < DUPLICATE * max(len(a), len(b)):
-            return False
         # Another number is another fact.
         return _overlap(self._words, other._words) >= DUPLICATE and self._numbers == other._numbers
 
 
 def newer_first(hits: list[Hit], query_terms: Set[str]) -> list[Hit]:
     """Move a hit above an older one that answers the same, and let the older one say so."""
-    passages = {hit.memory.id: _passage(hit, query_terms) for hit in hits}
-
-    def outdates(newer: Hit, older: Hit) -> bool:
-        a, b = passages[newer.memory.id], passages[older.memory.id]
-        return _said_at(newer) > _said_at(older) and _answer_the_same(a, b, len(query_terms))
-
-    ordered: list[Hit] = []
-    for hit in hits:
-        below = (n for n, other in enumerate(ordered) if outdates(hit, other))
-        ordered.insert(next(below, len(ordered)), hit)
+    newer = _newer(hits, query_terms)
+    if not newer:
+        return hits
+    ordered: list[int] = []
+    for n in range(len(hits)):
+        below = (place for place, other in enumerate(ordered) if n in newer.get(other, ()))
+        ordered.insert(next(below, len(ordered)), n)
+    newest = {
+        n: max((m for m in ordered if m in others), key=lambda m: _said_at(hits[m]))
+        for n, others in newer.items()
+    }
     return [
-        replace(hit, newer=max(newer, key=_said_at).memory.id) if newer else hit
-        for hit in ordered
-        for newer in [[other for other in ordered if outdates(other, hit)]]
+        replace(hits[n], newer=hits[newest[n]].memory.id) if n in newest else hits[n]
+        for n in ordered
     ]
 
 
-@dataclass(frozen=True, slots=True)
+def _newer(hits: list[Hit], query_terms: Set[str]) -> dict[int, set[int]]:
+    """Return which of the hits, by their numbers, answer the same as one of them and are newer."""
+    found: dict[int, set[int]] = {}
+    least = max(1, SHARE_OF_QUERY * len(query_terms))
+    asked = {n: _asked(hit) & query_terms for n, hit in enumerate(hits)}
+    passages = [_Passage(n, hits[n], held) for n, held in asked.items() if len(held) >= least]
+    for a, b in combinations(passages, 2):
+        if a.answers_the_same(b, least) and a.said_at != b.said_at:
+            older, newer = (a, b) if a.said_at < b.said_at else (b, a)
+            found.setdefault(older.number, set()).add(newer.number)
+    return found
+
+
+def _asked(hit: Hit) -> set[str]:
+    marked = {segment.text for segment in hit.snippet if segment.match}
+    return {term for word in marked for term in terms_of_word(word)}
+
+
 class _Passage:
-    """The words shown of a hit, and which of the query's terms are among them."""
+    """What is shown of a hit, and which of the query's terms are in it."""
 
-    side: str
-    words: Set[str]
-    asked: Set[str]
+    def __init__(self, number: int, hit: Hit, asked: Set[str]) -> None:
+        self.number, self.asked = number, asked
+        self.said_at = _said_at(hit)
+        self._hit = hit
 
+    @cached_property
+    def _words(self) -> set[str]:
+        return _words("".join(segment.text for segment in self._hit.snippet))
 
-def _passage(hit: Hit, query_terms: Set[str]) -> _Passage:
-    words = _words("".join(segment.text for segment in hit.snippet))
-    marked = (word for s in hit.snippet if s.match for word in _WORD.findall(s.text))
-    asked = {term for word in marked for term in terms_of_word(word)} & query_terms
-    return _Passage(hit.matched, words, asked)
-
-
-def _answer_the_same(a: _Passage, b: _Passage, query_terms: int) -> bool:
-    both = len(a.asked & b.asked)
-    return (
-        both > 0
-        and a.side == b.side
-        and both >= SHARE_OF_QUERY * query_terms
-        and both >= SAME_QUERY_WORDS * len(a.asked | b.asked)
-        and _overlap(a.words, b.words) >= ALIKE
-    )
+    def answers_the_same(self, other: "_Passage", least: float) -> bool:
+        both = len(self.asked & other.asked)
+        either = len(self.asked) + len(other.asked) - both
+        return (
+            both >= least
+            and both >= SAME_QUERY_WORDS * either
+            and self._hit.matched == other._hit.matched
+            and _overlap(self._words, other._words) >= ALIKE
+        )
 
 
 def _words(text: str) -> set[str]:

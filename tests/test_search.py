@@ -353,3 +353,11 @@ def test_a_snippet_of_a_short_text_is_all_of_it():
     parts = snippet("Sorting lists", {"sort"}, None)
 
     assert [(part.text, part.match) for part in parts] == [("Sorting", True), (" lists", False)]
+
+
+def test_a_word_is_marked_as_a_whole_and_not_inside_another():
+    parts = snippet("a cart, party: art and smart ART", {"art"}, None)
+
+    assert "".join("*" * len(part.text) if part.match else part.text for part in parts) == (
+        "a cart, party: *** and smart ***"
+    )
