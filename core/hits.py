@@ -6,10 +6,11 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from itertools import combinations
-from typing import Literal
+from typing import Literal, TypeAlias
 from uuid import UUID
 
-from core.snippets import Segment
+from core.ranking import Ranked
+from core.snippets import Segment, snippet
 from storage.analyzer import terms_of_word
 from storage.memory_store import Memory
 
@@ -22,6 +23,9 @@ COMPARED = 2_000  # characters
 SAME_QUERY_WORDS = 0.6
 SHARE_OF_QUERY = 0.5
 ALIKE = 0.4
+
+# Where a part of a text stands: side, start, stop.
+Place: TypeAlias = tuple[str, int, int]
 
 _WORD = re.compile(r"\w+")
 _DIGIT = re.compile(r"\d")
@@ -55,69 +59,94 @@ class Hit:
 
 
 class Shown:
-    """Hits, the best first, with near-duplicates at the place of the best of them, as the newest
-    that matches as well."""
+    """Memories, the best first, with near-duplicates at the place of the best of them, as the
+    newest that matches as well."""
 
     def __init__(self) -> None:
-        self.hits: list[Hit] = []
-        self._said: list[_Said] = []
+        self._found: list[_Found] = []
 
-    def add(self, hit: Hit) -> None:
-        here = _Said(hit)
-        place = next((n for n, other in enumerate(self._said) if here.resembles(other)), None)
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def add(self, memory: Memory, ranked: Ranked, nearest: Place | None) -> None:
+        here = _Found(memory, ranked, nearest)
+        place = next((n for n, other in enumerate(self._found) if here.resembles(other)), None)
         if place is None:
-            self.hits.append(hit)
-            self._said.append(here)
-            return
-        self.hits[place] = _together(self.hits[place], hit)
-        if self.hits[place].memory is here.memory:
-            self._said[place] = here
+            self._found.append(here)
+        elif here.replaces(self._found[place]):
+            here.take_in(self._found[place])
+            self._found[place] = here
+        else:
+            self._found[place].take_in(here)
+
+    def hits(self, query_terms: Set[str]) -> list[Hit]:
+        return [found.hit(query_terms) for found in self._found]
 
 
-def _together(first: Hit, second: Hit) -> Hit:
-    newer = _said_at(second) > _said_at(first) and second.why.lexical >= first.why.lexical
-    shown, other = (second, first) if newer else (first, second)
-    duplicates = [*shown.duplicates, other.memory.id, *other.duplicates]
-    relevant = first.relevant or second.relevant
-    return replace(shown, score=first.score, relevant=relevant, duplicates=duplicates)
+class _Found:
+    """A memory that is shown, for itself or with others that say nearly the same."""
 
+    def __init__(self, memory: Memory, ranked: Ranked, nearest: Place | None) -> None:
+        self._memory, self._ranked, self._nearest = memory, ranked, nearest
+        self._prompt, self._response = _Text(memory.prompt or ""), _Text(memory.response or "")
+        self._score, self._relevant = ranked.score, ranked.relevant
+        self._duplicates: list[UUID] = []
 
-class _Said:
-    """Both sides of a memory, whose words are taken apart once at most."""
-
-    def __init__(self, hit: Hit) -> None:
-        self.memory = hit.memory
-        self._sides = _Text(hit.memory.prompt or ""), _Text(hit.memory.response or "")
-
-    def resembles(self, other: "_Said") -> bool:
-        (prompt, response), (its_prompt, its_response) = self._sides, other._sides
+    def resembles(self, other: "_Found") -> bool:
         # What is much longer or shorter on one side needs no words taken apart.
         return (
-            prompt.least <= its_prompt.length
-            and its_prompt.least <= prompt.length
-            and response.least <= its_response.length
-            and its_response.least <= response.length
-            and prompt.resembles(its_prompt)
-            and response.resembles(its_response)
+            self._prompt.least <= other._prompt.length
+            and other._prompt.least <= self._prompt.length
+            and self._response.least <= other._response.length
+            and other._response.least <= self._response.length
+            and self._prompt.resembles(other._prompt)
+            and self._response.resembles(other._response)
+        )
+
+    def replaces(self, better: "_Found") -> bool:
+        newer = self._memory.occurred_at > better._memory.occurred_at
+        return newer and self._ranked.lexical >= better._ranked.lexical
+
+    def take_in(self, other: "_Found") -> None:
+        """Stand for both, with the score of the better one."""
+        self._score = max(self._score, other._score)
+        self._relevant |= other._relevant
+        self._duplicates += [other._memory.id, *other._duplicates]
+
+    def hit(self, query_terms: Set[str]) -> Hit:
+        item, side, place = self._ranked, self._ranked.matched, None
+        texts = {"prompt": self._prompt.text, "response": self._response.text}
+        if not texts[side]:
+            side = "prompt" if texts["prompt"] else "response"
+        if self._nearest and self._nearest[0] == side:
+            place = self._nearest[1:]
+        return Hit(
+            memory=self._memory,
+            score=self._score,
+            relevant=self._relevant,
+            matched=side,
+            snippet=snippet(texts[side], query_terms, place),
+            why=Why(item.dense, item.lexical, item.time, item.conversation),
+            duplicates=self._duplicates,
         )
 
 
 class _Text:
     def __init__(self, text: str) -> None:
-        self._text = text
+        self.text = text
         self.length = len(text)
         self.least = DUPLICATE * self.length
 
     @cached_property
     def _words(self) -> set[str]:
-        return _words(self._text[:COMPARED])
+        return _words(self.text[:COMPARED])
 
     @cached_property
     def _numbers(self) -> set[str]:
         return {word for word in self._words if not word.isalpha() and _DIGIT.search(word)}
 
     def resembles(self, other: "_Text") -> bool:
-        if self._text == other._text:
+        if self.text == other.text:
             return True
         # Another number is another fact.
         return _overlap(self._words, other._words) >= DUPLICATE and self._numbers == other._numbers

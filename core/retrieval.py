@@ -5,23 +5,21 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
 from uuid import UUID
 
 import numpy as np
 import structlog
 
 from core.embeddings import Embedder, EmbedderUnavailable, TextRefused
-from core.hits import Hit, Shown, Why, newer_first
+from core.hits import Hit, Place, Shown, newer_first
 from core.ranking import Rank, Ranked, rank
-from core.snippets import snippet
 from core.time_hints import Period, period
 from core.user_caches import UserCaches
 from storage import analyzer, change_feed, database_search, memory_store, rare_words
 from storage.change_feed import NOWHERE
 from storage.database import Connection, Pool, acting_as
 from storage.database_search import DatabaseIndex, Part, Slice
-from storage.memory_store import Filters, Memory
+from storage.memory_store import Filters
 from storage.user_index import Evidence, UserIndex, nearest_chunks
 
 log = structlog.get_logger()
@@ -57,11 +55,11 @@ class _Asked:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """A ranked memory, and where its nearest chunk stands: side, start, stop."""
+    """A ranked memory, and where its nearest chunk stands."""
 
     memory_id: UUID
     ranked: Ranked
-    nearest: tuple[str, int, int] | None
+    nearest: Place | None
 
 
 class Retrieval:
@@ -240,30 +238,14 @@ class Retrieval:
 
 
 async def _read(conn: Connection, user_id: UUID, found: list[_Found], asked: _Asked) -> list[Hit]:
-    shown, wanted = Shown(), set(asked.terms)
+    shown = Shown()
     for start in range(0, len(found), asked.limit):
         page = found[start : start + asked.limit]
         ids = [item.memory_id for item in page]
         memories = {m.id: m for m in await memory_store.read_many(conn, user_id, ids)}
         for item in page:
             if memory := memories.get(item.memory_id):
-                shown.add(_hit(memory, item, wanted))
-            if len(shown.hits) == asked.limit:
-                return shown.hits
-    return shown.hits
-
-
-def _hit(memory: Memory, found: _Found, wanted: set[str]) -> Hit:
-    item = found.ranked
-    sides: dict[Literal["prompt", "response"], str]
-    sides = {"prompt": memory.prompt or "", "response": memory.response or ""}
-    side = item.matched if sides[item.matched] else ("prompt" if sides["prompt"] else "response")
-    here = found.nearest[1:] if found.nearest and found.nearest[0] == side else None
-    return Hit(
-        memory=memory,
-        score=item.score,
-        relevant=item.relevant,
-        matched=side,
-        snippet=snippet(sides[side], wanted, here),
-        why=Why(item.dense, item.lexical, item.time, item.conversation),
-    )
+                shown.add(memory, item.ranked, item.nearest)
+            if len(shown) == asked.limit:
+                return shown.hits(set(asked.terms))
+    return shown.hits(set(asked.terms))
