@@ -58,6 +58,15 @@ class Hit:
     newer: UUID | None = None
 
 
+def _why(ranked: Ranked) -> Why:
+    return Why(
+        None if ranked.dense is None else round(ranked.dense, 4),
+        round(ranked.lexical, 4),
+        round(ranked.time, 4),
+        round(ranked.conversation, 4),
+    )
+
+
 class Shown:
     """Memories, the best first, with near-duplicates at the place of the best of them, as the
     newest that matches as well."""
@@ -105,7 +114,7 @@ class _Found:
 
     def replaces(self, better: "_Found") -> bool:
         newer = self._memory.occurred_at > better._memory.occurred_at
-        return newer and self._ranked.lexical >= better._ranked.lexical
+        return newer and round(self._ranked.lexical, 4) >= round(better._ranked.lexical, 4)
 
     def take_in(self, other: "_Found") -> None:
         """Stand for both, with the score of the better one."""
@@ -122,11 +131,11 @@ class _Found:
             place = self._nearest[1:]
         return Hit(
             memory=self._memory,
-            score=self._score,
+            score=round(self._score, 6),
             relevant=self._relevant,
             matched=side,
             snippet=snippet(texts[side], query_terms, place),
-            why=Why(item.dense, item.lexical, item.time, item.conversation),
+            why=_why(item),
             duplicates=self._duplicates,
         )
 

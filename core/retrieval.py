@@ -5,6 +5,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 from uuid import UUID
 
 import numpy as np
@@ -53,11 +54,10 @@ class _Asked:
     limit: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
+class _Found(NamedTuple):
     """A ranked memory, and where its nearest chunk stands."""
 
-    memory_id: UUID
+    memory_id: bytes
     ranked: Ranked
     nearest: Place | None
 
@@ -232,17 +232,19 @@ class Retrieval:
         self, index: UserIndex | DatabaseIndex, evidence: Evidence, asked: _Asked
     ) -> list[_Found]:
         ranked = self._ranked(evidence, asked.limit * RANKED_FOR_ONE_SHOWN, asked.period)
-        nearest = nearest_chunks(evidence, [item.slot for item in ranked])
-        places = {slot: index.chunk_place(number) for slot, number in nearest.items()}
-        return [_Found(index.id_of(item.slot), item, places.get(item.slot)) for item in ranked]
+        slots = [item.slot for item in ranked]
+        nearest = nearest_chunks(evidence, slots)
+        places = dict(zip(nearest, index.chunk_places([*nearest.values()]), strict=True))
+        ids = index.ids_of(slots)
+        return [_Found(*each) for each in zip(ids, ranked, map(places.get, slots), strict=True)]
 
 
 async def _read(conn: Connection, user_id: UUID, found: list[_Found], asked: _Asked) -> list[Hit]:
     shown = Shown()
     for start in range(0, len(found), asked.limit):
         page = found[start : start + asked.limit]
-        ids = [item.memory_id for item in page]
-        memories = {m.id: m for m in await memory_store.read_many(conn, user_id, ids)}
+        ids = [UUID(bytes=item.memory_id) for item in page]
+        memories = {m.id.bytes: m for m in await memory_store.read_many(conn, user_id, ids)}
         for item in page:
             if memory := memories.get(item.memory_id):
                 shown.add(memory, item.ranked, item.nearest)

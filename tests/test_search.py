@@ -3,8 +3,9 @@
 import secrets
 from collections import Counter
 from datetime import UTC, datetime
-from uuid import uuid4
+from uuid import UUID, uuid4
 
+import numpy as np
 import pytest
 
 from core.snippets import snippet
@@ -221,11 +222,8 @@ def change(memory_id, seq, text, *, deleted=False):
 
 def found_in(index, word):
     evidence = index.evidence(Counter(terms(word)), None, Filters())
-    return [
-        index.id_of(slot)
-        for slot in range(len(evidence.allowed))
-        if evidence.allowed[slot] and evidence.keywords["prompt"][slot] > 0
-    ]
+    slots = np.flatnonzero(evidence.allowed & (evidence.keywords["prompt"] > 0))
+    return [UUID(bytes=memory_id) for memory_id in index.ids_of(slots.tolist())]
 
 
 def test_a_slow_reading_never_brings_a_deleted_memory_back():
