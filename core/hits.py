@@ -5,10 +5,12 @@ from collections.abc import Set
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
-from typing import Literal
+from itertools import combinations
+from typing import Literal, TypeAlias
 from uuid import UUID
 
-from core.snippets import Segment
+from core.ranking import Ranked
+from core.snippets import Segment, snippet
 from storage.analyzer import terms_of_word
 from storage.memory_store import Memory
 
@@ -21,6 +23,9 @@ COMPARED = 2_000  # characters
 SAME_QUERY_WORDS = 0.6
 SHARE_OF_QUERY = 0.5
 ALIKE = 0.4
+
+# Where a part of a text stands: side, start, stop.
+Place: TypeAlias = tuple[str, int, int]
 
 _WORD = re.compile(r"\w+")
 _DIGIT = re.compile(r"\d")
@@ -53,111 +58,167 @@ class Hit:
     newer: UUID | None = None
 
 
+def _why(ranked: Ranked) -> Why:
+    return Why(
+        None if ranked.dense is None else round(ranked.dense, 4),
+        round(ranked.lexical, 4),
+        round(ranked.time, 4),
+        round(ranked.conversation, 4),
+    )
+
+
 class Shown:
-    """Hits, the best first, with near-duplicates at the place of the best of them, as the newest
-    that matches as well."""
+    """Memories, the best first, with near-duplicates at the place of the best of them, as the
+    newest that matches as well."""
 
     def __init__(self) -> None:
-        self.hits: list[Hit] = []
-        self._said: list[_Said] = []
+        self._found: list[_Found] = []
 
-    def add(self, hit: Hit) -> None:
-        here = _Said(hit)
-        place = next((n for n, other in enumerate(self._said) if here.resembles(other)), None)
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def add(self, memory: Memory, ranked: Ranked, nearest: Place | None) -> None:
+        here = _Found(memory, ranked, nearest)
+        place = next((n for n, other in enumerate(self._found) if here.resembles(other)), None)
         if place is None:
-            self.hits.append(hit)
-            self._said.append(here)
-            return
-        self.hits[place] = _together(self.hits[place], hit)
-        if self.hits[place].memory is here.memory:
-            self._said[place] = here
+            self._found.append(here)
+        elif here.replaces(self._found[place]):
+            here.take_in(self._found[place])
+            self._found[place] = here
+        else:
+            self._found[place].take_in(here)
+
+    def hits(self, query_terms: Set[str]) -> list[Hit]:
+        return [found.hit(query_terms) for found in self._found]
 
 
-def _together(first: Hit, second: Hit) -> Hit:
-    newer = _said_at(second) > _said_at(first) and second.why.lexical >= first.why.lexical
-    shown, other = (second, first) if newer else (first, second)
-    duplicates = [*shown.duplicates, other.memory.id, *other.duplicates]
-    relevant = first.relevant or second.relevant
-    return replace(shown, score=first.score, relevant=relevant, duplicates=duplicates)
+class _Found:
+    """A memory that is shown, for itself or with others that say nearly the same."""
 
+    def __init__(self, memory: Memory, ranked: Ranked, nearest: Place | None) -> None:
+        self._memory, self._ranked, self._nearest = memory, ranked, nearest
+        self._prompt, self._response = _Text(memory.prompt or ""), _Text(memory.response or "")
+        self._score, self._relevant = ranked.score, ranked.relevant
+        self._duplicates: list[UUID] = []
 
-class _Said:
-    """Both sides of a memory, whose words are taken apart once at most."""
+    def resembles(self, other: "_Found") -> bool:
+        # What is much longer or shorter on one side needs no words taken apart.
+        return (
+            self._prompt.least <= other._prompt.length
+            and other._prompt.least <= self._prompt.length
+            and self._response.least <= other._response.length
+            and other._response.least <= self._response.length
+            and self._prompt.resembles(other._prompt)
+            and self._response.resembles(other._response)
+        )
 
-    def __init__(self, hit: Hit) -> None:
-        self.memory = hit.memory
-        self._sides = [_Text(text or "") for text in (hit.memory.prompt, hit.memory.response)]
+    def replaces(self, better: "_Found") -> bool:
+        newer = self._memory.occurred_at > better._memory.occurred_at
+        return newer and round(self._ranked.lexical, 4) >= round(better._ranked.lexical, 4)
 
-    def resembles(self, other: "_Said") -> bool:
-        return all(one.resembles(two) for one, two in zip(self._sides, other._sides, strict=True))
+    def take_in(self, other: "_Found") -> None:
+        """Stand for both, with the score of the better one."""
+        self._score = max(self._score, other._score)
+        self._relevant |= other._relevant
+        self._duplicates += [other._memory.id, *other._duplicates]
+
+    def hit(self, query_terms: Set[str]) -> Hit:
+        item, side, place = self._ranked, self._ranked.matched, None
+        texts = {"prompt": self._prompt.text, "response": self._response.text}
+        if not texts[side]:
+            side = "prompt" if texts["prompt"] else "response"
+        if self._nearest and self._nearest[0] == side:
+            place = self._nearest[1:]
+        return Hit(
+            memory=self._memory,
+            score=round(self._score, 6),
+            relevant=self._relevant,
+            matched=side,
+            snippet=snippet(texts[side], query_terms, place),
+            why=_why(item),
+            duplicates=self._duplicates,
+        )
 
 
 class _Text:
     def __init__(self, text: str) -> None:
-        self._text = text
+        self.text = text
+        self.length = len(text)
+        self.least = DUPLICATE * self.length
 
     @cached_property
     def _words(self) -> set[str]:
-        return _words(self._text[:COMPARED])
+        return _words(self.text[:COMPARED])
 
     @cached_property
     def _numbers(self) -> set[str]:
         return {word for word in self._words if not word.isalpha() and _DIGIT.search(word)}
 
     def resembles(self, other: "_Text") -> bool:
-        a, b = self._text, other._text
-        if a == b:
+        if self.text == other.text:
             return True
-        if min(len(a), len(b)) < DUPLICATE * max(len(a), len(b)):
-            return False
         # Another number is another fact.
         return _overlap(self._words, other._words) >= DUPLICATE and self._numbers == other._numbers
 
 
 def newer_first(hits: list[Hit], query_terms: Set[str]) -> list[Hit]:
     """Move a hit above an older one that answers the same, and let the older one say so."""
-    passages = {hit.memory.id: _passage(hit, query_terms) for hit in hits}
-
-    def outdates(newer: Hit, older: Hit) -> bool:
-        a, b = passages[newer.memory.id], passages[older.memory.id]
-        return _said_at(newer) > _said_at(older) and _answer_the_same(a, b, len(query_terms))
-
-    ordered: list[Hit] = []
-    for hit in hits:
-        below = (n for n, other in enumerate(ordered) if outdates(hit, other))
-        ordered.insert(next(below, len(ordered)), hit)
+    newer = _newer(hits, query_terms)
+    if not newer:
+        return hits
+    ordered: list[int] = []
+    for n in range(len(hits)):
+        below = (place for place, other in enumerate(ordered) if n in newer.get(other, ()))
+        ordered.insert(next(below, len(ordered)), n)
+    newest = {
+        n: max((m for m in ordered if m in others), key=lambda m: _said_at(hits[m]))
+        for n, others in newer.items()
+    }
     return [
-        replace(hit, newer=max(newer, key=_said_at).memory.id) if newer else hit
-        for hit in ordered
-        for newer in [[other for other in ordered if outdates(other, hit)]]
+        replace(hits[n], newer=hits[newest[n]].memory.id) if n in newest else hits[n]
+        for n in ordered
     ]
 
 
-@dataclass(frozen=True, slots=True)
+def _newer(hits: list[Hit], query_terms: Set[str]) -> dict[int, set[int]]:
+    """Return which of the hits, by their numbers, answer the same as one of them and are newer."""
+    found: dict[int, set[int]] = {}
+    least = max(1, SHARE_OF_QUERY * len(query_terms))
+    asked = {n: _asked(hit) & query_terms for n, hit in enumerate(hits)}
+    passages = [_Passage(n, hits[n], held) for n, held in asked.items() if len(held) >= least]
+    for a, b in combinations(passages, 2):
+        if a.answers_the_same(b, least) and a.said_at != b.said_at:
+            older, newer = (a, b) if a.said_at < b.said_at else (b, a)
+            found.setdefault(older.number, set()).add(newer.number)
+    return found
+
+
+def _asked(hit: Hit) -> set[str]:
+    marked = {segment.text for segment in hit.snippet if segment.match}
+    return {term for word in marked for term in terms_of_word(word)}
+
+
 class _Passage:
-    """The words shown of a hit, and which of the query's terms are among them."""
+    """What is shown of a hit, and which of the query's terms are in it."""
 
-    side: str
-    words: Set[str]
-    asked: Set[str]
+    def __init__(self, number: int, hit: Hit, asked: Set[str]) -> None:
+        self.number, self.asked = number, asked
+        self.said_at = _said_at(hit)
+        self._hit = hit
 
+    @cached_property
+    def _words(self) -> set[str]:
+        return _words("".join(segment.text for segment in self._hit.snippet))
 
-def _passage(hit: Hit, query_terms: Set[str]) -> _Passage:
-    words = _words("".join(segment.text for segment in hit.snippet))
-    marked = (word for s in hit.snippet if s.match for word in _WORD.findall(s.text))
-    asked = {term for word in marked for term in terms_of_word(word)} & query_terms
-    return _Passage(hit.matched, words, asked)
-
-
-def _answer_the_same(a: _Passage, b: _Passage, query_terms: int) -> bool:
-    both = len(a.asked & b.asked)
-    return (
-        both > 0
-        and a.side == b.side
-        and both >= SHARE_OF_QUERY * query_terms
-        and both >= SAME_QUERY_WORDS * len(a.asked | b.asked)
-        and _overlap(a.words, b.words) >= ALIKE
-    )
+    def answers_the_same(self, other: "_Passage", least: float) -> bool:
+        both = len(self.asked & other.asked)
+        either = len(self.asked) + len(other.asked) - both
+        return (
+            both >= least
+            and both >= SAME_QUERY_WORDS * either
+            and self._hit.matched == other._hit.matched
+            and _overlap(self._words, other._words) >= ALIKE
+        )
 
 
 def _words(text: str) -> set[str]:

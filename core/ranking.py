@@ -1,8 +1,7 @@
 """From evidence to an order of memories: pure functions, and every weight of the ranking."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -39,8 +38,7 @@ RELEVANT_WORDS = 0.9
 RELEVANT_WORDS_ALONE = 0.6
 
 
-@dataclass(frozen=True, slots=True)
-class Ranked:
+class Ranked(NamedTuple):
     """`time` and `conversation` are what these two added to the score."""
 
     slot: int
@@ -59,58 +57,56 @@ Rank: TypeAlias = Callable[[Evidence, int, Period | None], list[Ranked]]
 
 def rank(evidence: Evidence, limit: int, period: Period | None = None) -> list[Ranked]:
     """Return the best `limit` slots, best first; equal scores by time, newest first."""
-    candidates = np.flatnonzero(evidence.allowed & _has_evidence(evidence))
+    cosine = np.maximum(*evidence.similarity.values())
+    candidates = np.flatnonzero(evidence.allowed & ((evidence.coverage > 0) | (cosine > -1)))
     if not len(candidates):
         return []
-    parts = _weighted(evidence, candidates)
-    own = np.sum(list(parts.values()), axis=0)
-    extra = {
-        "time": TIME_WEIGHT * _within(evidence.occurred_at, period)[candidates],
-        "conversation": _context(evidence, candidates, own),
-    }
-    score = own + _speaker(evidence)[candidates] + sum(extra.values())
-    best = _best(score, evidence.occurred_at[candidates], limit)
-    return _listed(
-        evidence,
-        candidates[best],
+    parts = _weighted(evidence, candidates, cosine)
+    own, speaker = np.asarray(sum(parts.values())), _speaker(evidence)
+    occurred_at = evidence.occurred_at[candidates]
+    time = TIME_WEIGHT * _within(occurred_at, period)
+    conversation = _context(evidence, candidates, own, speaker)
+    score = own + speaker[candidates] + (time + conversation)
+    best = _best(score, occurred_at, limit)
+    slots = candidates[best]
+    columns = (
+        slots,
         score[best],
-        {key: part[best].astype(float) for key, part in parts.items()},
-        {key: part[best] for key, part in extra.items()},
+        cosine[slots],
+        evidence.coverage[slots],
+        _is_of_prompt({key: part[best] for key, part in parts.items()}),
+        time[best],
+        conversation[best],
     )
+    return [_ranked(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
 
 
 def _best(score: np.ndarray, occurred_at: np.ndarray, limit: int) -> np.ndarray:
     """Return where the best are, in order; only those that can be among them are sorted."""
-    least = np.partition(score, -limit)[-limit] if len(score) > limit else -np.inf
-    near = np.flatnonzero(score >= least)
-    return near[np.lexsort((near, -occurred_at[near], -score[near]))[:limit]]
+    if len(score) <= limit:
+        return np.lexsort((-occurred_at, -score))
+    near = np.flatnonzero(score >= np.partition(score, -limit)[-limit])
+    return near[np.lexsort((-occurred_at[near], -score[near]))[:limit]]
 
 
-def _has_evidence(evidence: Evidence) -> np.ndarray:
-    words = [scores > 0 for scores in evidence.keywords.values()]
-    vectors = [cosines > -1 for cosines in evidence.similarity.values()]
-    found: np.ndarray = np.logical_or.reduce(words + vectors)
-    return found
-
-
-def _weighted(evidence: Evidence, candidates: np.ndarray) -> dict[tuple[str, str], np.ndarray]:
-    parts = {}
-    for side, weight in KEYWORD_WEIGHT.items():
-        parts[side, "lexical"] = weight * _scaled(evidence.keywords[side][candidates])
-    words = _words_for_meaning(evidence, candidates)
+def _weighted(
+    evidence: Evidence, candidates: np.ndarray, cosine: np.ndarray
+) -> dict[tuple[str, str], np.ndarray]:
+    said = {side: scores[candidates] for side, scores in evidence.keywords.items()}
+    parts = {
+        (side, "lexical"): weight * _scaled(said[side]) for side, weight in KEYWORD_WEIGHT.items()
+    }
+    waiting = cosine[candidates] <= -1
+    others = not waiting.all() and waiting.any()
     for side, weight in SIMILARITY_WEIGHT.items():
-        known = _scaled_known(evidence.similarity[side][candidates])
-        said = evidence.keywords[side][candidates] > 0
-        parts[side, "dense"] = weight * np.where(said, np.maximum(known, words), known)
+        meant = _scaled_known(evidence.similarity[side][candidates])
+        if others:
+            # What is not embedded yet must not stand behind all that is: its share of the query's
+            # words counts as its meaning too.
+            shared = np.where(waiting & (said[side] > 0), evidence.coverage[candidates], 0.0)
+            meant = np.maximum(meant, shared)
+        parts[side, "dense"] = weight * meant
     return parts
-
-
-def _words_for_meaning(evidence: Evidence, candidates: np.ndarray) -> np.ndarray:
-    """What is not embedded yet among others that are must not stand behind all of them: its share
-    of the query's words counts as its meaning too."""
-    known = [cosines[candidates] > -1 for cosines in evidence.similarity.values()]
-    waiting = ~np.logical_or.reduce(known)
-    return np.where(waiting & ~waiting.all(), evidence.coverage[candidates], 0.0)
 
 
 def _scaled(values: np.ndarray) -> np.ndarray:
@@ -121,10 +117,10 @@ def _scaled(values: np.ndarray) -> np.ndarray:
 
 def _scaled_known(values: np.ndarray) -> np.ndarray:
     """Scale known cosines to 0 … 1; what has no vector yet counts as the least of them."""
-    known = values > -1
-    if not known.any():
-        return np.zeros_like(values)
-    least, best = float(values[known].min()), float(values[known].max())
+    known, best = values > -1, float(values.max())
+    if best <= -1:
+        return np.zeros(len(values), values.dtype)
+    least = float(values[known].min())
     scaled = np.where(known, (values - least) / max(best - least, 1e-6), 0.0)
     # One memory alone is neither best nor worst of anything: let its cosine speak.
     return scaled if best > least else np.where(known, np.clip(values, 0, 1), 0.0)
@@ -143,18 +139,18 @@ def _within(occurred_at: np.ndarray, period: Period | None) -> np.ndarray:
     return ((occurred_at >= start) & (occurred_at < stop)).astype(float)
 
 
-def _context(evidence: Evidence, candidates: np.ndarray, own: np.ndarray) -> np.ndarray:
+def _context(
+    evidence: Evidence, candidates: np.ndarray, own: np.ndarray, speaker: np.ndarray
+) -> np.ndarray:
     """Return what the rest of its conversation adds to each candidate's score."""
-    leaning = ~evidence.answered[candidates] & (evidence.conversation[candidates] >= 0)
+    conversation = evidence.conversation[candidates]
+    leaning = ~evidence.answered[candidates] & (conversation >= 0)
     if not leaning.any():
         return np.zeros(len(candidates))
     score = np.zeros(len(evidence.allowed))
     score[candidates] = own
     near = beside(score, evidence.order, evidence.conversation)
-    whole = best_of_conversation(
-        (score + near + _speaker(evidence))[candidates],
-        evidence.conversation[candidates],
-    )
+    whole = best_of_conversation((score + near + speaker)[candidates], conversation)
     words = _spread(evidence.conversation_words()[candidates])
     added = near[candidates] + CONVERSATION_WEIGHT * _spread(whole)
     return np.where(leaning, added + CONVERSATION_WORDS_WEIGHT * words, 0.0)
@@ -165,9 +161,9 @@ def beside(score: np.ndarray, order: np.ndarray, conversation: np.ndarray) -> np
     shares = np.zeros(len(order))
     along, of = score[order], conversation[order]
     for distance, weight in enumerate(NEIGHBOUR_WEIGHT, 1):
-        same = of[distance:] == of[:-distance]
-        shares[distance:] += weight * np.where(same, along[:-distance], 0)
-        shares[:-distance] += weight * np.where(same, along[distance:], 0)
+        same, lent = of[distance:] == of[:-distance], weight * along
+        shares[distance:] += same * lent[:-distance]
+        shares[:-distance] += same * lent[distance:]
     found = np.zeros(len(score))
     found[order] = shares
     return found
@@ -177,11 +173,15 @@ def best_of_conversation(score: np.ndarray, conversation: np.ndarray) -> np.ndar
     """Return the mean of the CONVERSATION_BEST best of each one's conversation; those that are
     fewer count as if the missing had none."""
     order = np.lexsort((-score, conversation))
-    groups, starts, sizes = np.unique(conversation[order], return_index=True, return_counts=True)
-    place = np.arange(len(order)) - np.repeat(starts, sizes)
-    best = np.where(place < CONVERSATION_BEST, score[order], 0)
-    mean = np.add.reduceat(best, starts) / CONVERSATION_BEST
-    return np.where(conversation >= 0, mean[np.searchsorted(groups, conversation)], 0.0)
+    of, along = conversation[order], score[order]
+    first = np.ones(len(of), dtype=bool)
+    first[1:] = of[1:] != of[:-1]
+    starts, number = np.flatnonzero(first), np.cumsum(first) - 1
+    place = np.arange(len(of)) - starts[number]
+    mean = np.add.reduceat(np.where(place < CONVERSATION_BEST, along, 0), starts)
+    found = np.empty(len(of))
+    found[order] = (mean / CONVERSATION_BEST)[number]
+    return np.where(conversation >= 0, found, 0.0)
 
 
 def _spread(values: np.ndarray) -> np.ndarray:
@@ -190,39 +190,18 @@ def _spread(values: np.ndarray) -> np.ndarray:
     return (values - least) / (best - least) if best > least else np.zeros_like(values)
 
 
-def _listed(
-    evidence: Evidence,
-    slots: np.ndarray,
-    scores: np.ndarray,
-    parts: dict[tuple[str, str], np.ndarray],
-    extra: dict[str, np.ndarray],
-) -> list[Ranked]:
-    """All arrays have the shape of `slots`, and its order."""
-    prompt = sum(part for (side, _), part in parts.items() if side == "prompt")
-    columns = (
-        slots,
-        scores,
-        np.maximum(*(cosines[slots] for cosines in evidence.similarity.values())),
-        evidence.coverage[slots],
-        np.asarray(prompt >= sum(parts.values()) - prompt),
-        extra["time"],
-        extra["conversation"],
-    )
-    return [
-        Ranked(
-            slot=slot,
-            score=round(score, 6),
-            relevant=_is_relevant(cosine, coverage),
-            dense=round(cosine, 4) if cosine > -1 else None,
-            lexical=round(coverage, 4),
-            matched="prompt" if of_prompt else "response",
-            time=round(time, 4),
-            conversation=round(conversation, 4),
-        )
-        for slot, score, cosine, coverage, of_prompt, time, conversation in zip(
-            *(column.tolist() for column in columns), strict=True
-        )
-    ]
+def _is_of_prompt(parts: dict[tuple[str, str], np.ndarray]) -> np.ndarray:
+    prompt = sum(part.astype(float) for (side, _), part in parts.items() if side == "prompt")
+    rest = sum(part.astype(float) for (side, _), part in parts.items() if side != "prompt")
+    return np.asarray(prompt >= rest)
+
+
+def _ranked(
+    slot: int, score: float, cosine: float, coverage: float, of_prompt: bool, *extra: float
+) -> Ranked:
+    dense = cosine if cosine > -1 else None
+    side: Literal["prompt", "response"] = "prompt" if of_prompt else "response"
+    return Ranked(slot, score, _is_relevant(cosine, coverage), dense, coverage, side, *extra)
 
 
 def _is_relevant(cosine: float, coverage: float) -> bool:

@@ -5,16 +5,15 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
+from typing import NamedTuple
 from uuid import UUID
 
 import numpy as np
 import structlog
 
 from core.embeddings import Embedder, EmbedderUnavailable, TextRefused
-from core.hits import Hit, Shown, Why, newer_first
+from core.hits import Hit, Place, Shown, newer_first
 from core.ranking import Rank, Ranked, rank
-from core.snippets import snippet
 from core.time_hints import Period, period
 from core.user_caches import Cached, UserCaches
 from storage import analyzer, change_feed, database_search, memory_store, rare_words
@@ -55,13 +54,12 @@ class _Asked:
     limit: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """A ranked memory, and where its nearest chunk stands: side, start, stop."""
+class _Found(NamedTuple):
+    """A ranked memory, and where its nearest chunk stands."""
 
-    memory_id: UUID
+    memory_id: bytes
     ranked: Ranked
-    nearest: tuple[str, int, int] | None
+    nearest: Place | None
 
 
 class Retrieval:
@@ -241,42 +239,31 @@ class Retrieval:
         self, index: UserIndex | DatabaseIndex, evidence: Evidence, asked: _Asked
     ) -> list[_Found]:
         ranked = self._ranked(evidence, asked.limit * RANKED_FOR_ONE_SHOWN, asked.period)
-        nearest = nearest_chunks(evidence, [item.slot for item in ranked])
-        places = {slot: index.chunk_place(number) for slot, number in nearest.items()}
-        return [_Found(index.id_of(item.slot), item, places.get(item.slot)) for item in ranked]
+        slots = [item.slot for item in ranked]
+        nearest = nearest_chunks(evidence, slots)
+        places = dict(zip(nearest, index.chunk_places([*nearest.values()]), strict=True))
+        ids = index.ids_of(slots)
+        return [_Found(*each) for each in zip(ids, ranked, map(places.get, slots), strict=True)]
 
-    async def _read(self, user_id: UUID, page: list[_Found]) -> tuple[Position, dict[UUID, Memory]]:
-        now, memories = await memory_store.own(self._pool, user_id, [f.memory_id for f in page])
-        return now, {memory.id: memory for memory in memories}
+    async def _read(
+        self, user_id: UUID, page: list[_Found]
+    ) -> tuple[Position, dict[bytes, Memory]]:
+        ids = [UUID(bytes=item.memory_id) for item in page]
+        now, memories = await memory_store.own(self._pool, user_id, ids)
+        return now, {memory.id.bytes: memory for memory in memories}
 
     async def _show(
-        self, user_id: UUID, found: list[_Found], asked: _Asked, memories: dict[UUID, Memory]
+        self, user_id: UUID, found: list[_Found], asked: _Asked, memories: dict[bytes, Memory]
     ) -> list[Hit]:
         """Make hits of the best, of which the first page has been read."""
-        shown, wanted = Shown(), set(asked.terms)
+        shown = Shown()
         for start in range(0, len(found), asked.limit):
             page = found[start : start + asked.limit]
             if start:
                 _, memories = await self._read(user_id, page)
             for item in page:
                 if memory := memories.get(item.memory_id):
-                    shown.add(_hit(memory, item, wanted))
-                if len(shown.hits) == asked.limit:
-                    return shown.hits
-        return shown.hits
-
-
-def _hit(memory: Memory, found: _Found, wanted: set[str]) -> Hit:
-    item = found.ranked
-    sides: dict[Literal["prompt", "response"], str]
-    sides = {"prompt": memory.prompt or "", "response": memory.response or ""}
-    side = item.matched if sides[item.matched] else ("prompt" if sides["prompt"] else "response")
-    here = found.nearest[1:] if found.nearest and found.nearest[0] == side else None
-    return Hit(
-        memory=memory,
-        score=item.score,
-        relevant=item.relevant,
-        matched=side,
-        snippet=snippet(sides[side], wanted, here),
-        why=Why(item.dense, item.lexical, item.time, item.conversation),
-    )
+                    shown.add(memory, item.ranked, item.nearest)
+                if len(shown) == asked.limit:
+                    return shown.hits(set(asked.terms))
+        return shown.hits(set(asked.terms))

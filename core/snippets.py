@@ -12,7 +12,7 @@ LENGTH = 240
 MOST_SEARCHED = 50_000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Segment:
     text: str
     match: bool
@@ -24,10 +24,9 @@ def snippet(text: str, wanted: Set[str], place: tuple[int, int] | None) -> list[
     `place` is the part of `text` whose meaning is nearest; the matches are sought there first.
     """
     start, stop = place or (0, len(text))
-    stop = min(stop, start + MOST_SEARCHED)
-    found = _matches(text, wanted, start, stop)
-    if not found and place is not None:
-        found = _matches(text, wanted, 0, min(len(text), MOST_SEARCHED)) or []
+    found = _matches(text, wanted, start, min(stop, start + MOST_SEARCHED))
+    if not found and (start > 0 or stop < len(text)):
+        found = _matches(text, wanted, 0, min(len(text), MOST_SEARCHED))
     begin, end = _window(text, found, start)
     return _segments(text, begin, end, [m for m in found if begin <= m[0] and m[1] <= end])
 
@@ -35,15 +34,32 @@ def snippet(text: str, wanted: Set[str], place: tuple[int, int] | None) -> list[
 def _matches(text: str, wanted: Set[str], start: int, stop: int) -> list[tuple[int, int]]:
     if not wanted:
         return []
-    words = set(_WORD.findall(text, start, stop))
-    matching = {word for word in words if not wanted.isdisjoint(terms_of_word(word))}
-    if not matching:
-        return []
-    return [w.span() for w in _WORD.finditer(text, start, stop) if w.group() in matching]
+    words = _WORD.findall(text, start, stop)
+    matching = {word for word in set(words) if not wanted.isdisjoint(terms_of_word(word))}
+    found: list[tuple[int, int]] = []
+    # A match object of each word would cost more than all of the rest.
+    for word in filter(matching.__contains__, words):
+        found.append(_next(text, word, start, stop))
+        start = found[-1][1]
+    return found
+
+
+def _next(text: str, word: str, start: int, stop: int) -> tuple[int, int]:
+    """Return where `word`, which is there, stands next as a whole; a word may begin at `start`."""
+    at = start
+    while True:
+        begin = text.index(word, at, stop)
+        end = begin + len(word)
+        more = _WORD.match(text, end, stop)
+        if not more and (begin == start or not _WORD.match(text, begin - 1, begin)):
+            return begin, end
+        at = more.end() if more else end
 
 
 def _window(text: str, found: list[tuple[int, int]], start: int) -> tuple[int, int]:
     """Choose the window that holds most matches, the first of equals, cut at spaces."""
+    if len(text) <= LENGTH:
+        return 0, len(text)
     best, most, last = start, 0, 0
     for first, (begin, _) in enumerate(found):
         last = max(last, first)
@@ -52,7 +68,7 @@ def _window(text: str, found: list[tuple[int, int]], start: int) -> tuple[int, i
         if last - first > most:
             best, most = begin, last - first
     begin = max(0, min(best - (LENGTH // 4 if most else 0), len(text) - LENGTH))
-    end = min(len(text), begin + LENGTH)
+    end = begin + LENGTH
     if begin and (space := text.find(" ", begin, begin + 20)) >= 0:
         begin = space + 1
     if end < len(text) and (space := text.rfind(" ", end - 20, end)) > begin:

@@ -2,9 +2,12 @@
 
 import re
 import unicodedata
-from functools import lru_cache
+from collections.abc import Callable
+from typing import TypeVar
 
 import Stemmer
+
+T = TypeVar("T")
 
 WORD = re.compile(r"\w+")
 _PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_A-Za-z]+")
@@ -16,6 +19,7 @@ _UNSPACED = re.compile(
 _CYRILLIC = re.compile(r"[\u0400-\u04ff]")
 _ARABIC = re.compile(r"[\u0600-\u06ff]")
 LONGEST_TERM = 64
+MOST_WORDS = 100_000
 # Latin letters without their marks: a person who types "Muller" looks for "Müller". Those that
 # Unicode does not take apart are written as their languages do without them.
 _UNMARKED = {
@@ -43,26 +47,45 @@ STOPWORDS = frozenset(
 _STEMMERS = {name: Stemmer.Stemmer(name, 0).stemWord for name in ("english", "russian", "arabic")}
 
 
+class Remembered(dict[str, T]):
+    """What was made of words before. To find it in an `lru_cache` takes three times as long."""
+
+    def __init__(self, make: Callable[[str], T]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, word: str) -> T:
+        made = self._make(word)
+        # Long ones are not remembered: a few could be a megabyte each.
+        if len(word) <= LONGEST_TERM:
+            if len(self) >= MOST_WORDS:
+                self.clear()
+            self[word] = made
+        return made
+
+
 def terms(text: str) -> list[str]:
     """Return the terms of `text` in their order, repeats included, stop words left out."""
     return [term for word in WORD.findall(text) for term in terms_of_word(word)]
 
 
-def terms_of_word(word: str) -> tuple[str, ...]:
+def _analyse(word: str) -> tuple[str, ...]:
     """Analyse one run of word characters; `getUserName2` gives its parts and the whole."""
     if len(word) > LONGEST_TERM:
         # A hash, a key, base64: nobody looks for its parts. Unspaced scripts are no such thing.
         head = word[:LONGEST_TERM]
         return _terms_of_long(word) if _UNSPACED.search(head) else (head.casefold(),)
-    return _terms_of_word(word)
+    return _terms_of_short(word)
+
+
+terms_of_word = Remembered(_analyse).__getitem__
 
 
 def _terms_of_long(word: str) -> tuple[str, ...]:
     return tuple(_pairs_and_rest(unicodedata.normalize("NFKC", word).translate(_UNMARKED)))
 
 
-@lru_cache(maxsize=100_000)
-def _terms_of_word(word: str) -> tuple[str, ...]:
+def _terms_of_short(word: str) -> tuple[str, ...]:
     if not word.isascii():
         word = unicodedata.normalize("NFKC", word).translate(_UNMARKED)
         if _UNSPACED.search(word):

@@ -1,6 +1,6 @@
 """Which memories belong to one conversation, in what order, and who speaks in them."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 
 import numpy as np
 
@@ -16,20 +16,23 @@ def in_order(conversation: np.ndarray, occurred: np.ndarray, created: np.ndarray
     return listed
 
 
-def word_scores(conversation: np.ndarray, held: Iterable[np.ndarray]) -> np.ndarray:
+def word_scores(conversation: np.ndarray, held: np.ndarray) -> np.ndarray:
     """Score each slot's conversation as one text: BM25 without a length, shape (slots,).
 
-    `conversation` numbers them from 0; `held` says of each term which slots hold it.
+    `conversation` numbers them from 0; `held`, shape (terms, slots), says which hold which term.
     """
-    known = conversation != NOBODY
-    count = int(conversation.max(initial=NOBODY)) + 1
-    alive = int((np.bincount(conversation[known], minlength=count) > 0).sum())
+    known = np.flatnonzero(conversation != NOBODY)
+    of = conversation[known]
+    count = int(of.max(initial=NOBODY)) + 1
+    alive = np.count_nonzero(np.bincount(of, minlength=count))
+    term, place = np.nonzero(held[:, known])
+    times = np.bincount(term * count + of[place], minlength=len(held) * count)
+    times = times.reshape(len(held), count)
+    frequency = np.count_nonzero(times, axis=1)
+    rarity = np.log(1 + (alive - frequency + 0.5) / (frequency + 0.5))
     scores = np.zeros(count + 1)
-    for slots in held:
-        times = np.bincount(conversation[slots & known], minlength=count)
-        frequency = int((times > 0).sum())
-        rarity = np.log(1 + (alive - frequency + 0.5) / (frequency + 0.5))
-        scores[:count] += rarity * times / (times + SATURATION)
+    for score in rarity[:, np.newaxis] * times / (times + SATURATION):
+        scores[:count] += score
     by_slot: np.ndarray = scores[conversation]  # -1 reads the last one, which stays 0
     return by_slot
 
@@ -39,16 +42,19 @@ class Speakers:
 
     def __init__(self) -> None:
         self._numbers: dict[bytes, int] = {}
+        self._names: list[frozenset[int]] = []
 
     def number(self, name: bytes | None) -> int:
-        return self._numbers.setdefault(name, len(self._numbers)) if name else NOBODY
+        if not name:
+            return NOBODY
+        if name not in self._numbers:
+            self._numbers[name] = len(self._names)
+            self._names.append(frozenset(np.frombuffer(name, "<u4").tolist()))
+        return self._numbers[name]
 
     def named(self, of_slot: np.ndarray, wanted: Collection[int]) -> np.ndarray:
         """Return which slots are said by somebody whose name is among the terms' hashes."""
         among = set(wanted)
-        numbers = [
-            number
-            for name, number in self._numbers.items()
-            if among & set(np.frombuffer(name, "<u4").tolist())
-        ]
-        return np.isin(of_slot, numbers)
+        named = [not name.isdisjoint(among) for name in self._names]
+        said: np.ndarray = np.array([*named, False])[of_slot]  # -1 reads the last one
+        return said

@@ -56,18 +56,20 @@ class DatabaseIndex:
         """The latest first: where time does not suffice for all, what was just saved takes part."""
         bare = np.flatnonzero(self._column("prompt", ">i4") < 0)
         latest_first = bare[np.argsort(-self._column("created", ">f8")[bare], kind="stable")]
-        return [self.id_of(n) for n in latest_first]
+        return [UUID(bytes=each) for each in self.ids_of(latest_first.tolist())]
 
-    def id_of(self, slot: int) -> UUID:
-        return UUID(bytes=self.memories["ids"][16 * slot : 16 * slot + 16])
+    def ids_of(self, slots: Sequence[int]) -> list[bytes]:
+        return [self.memories["ids"][16 * slot : 16 * slot + 16] for slot in slots]
 
-    def chunk_place(self, number: int) -> tuple[str, int, int]:
-        """Return the side of the chunk and its start and stop in that text."""
-        start, stop = (
-            int.from_bytes(self.chunks[name][4 * number : 4 * number + 4])
+    def chunk_places(self, numbers: Sequence[int]) -> list[tuple[str, int, int]]:
+        """Return the side of each chunk and its start and stop in that text."""
+        at = np.array(numbers, int)
+        starts, stops = (
+            np.frombuffer(self.chunks[name] or b"", ">i4")[at].tolist()
             for name in ("starts", "stops")
         )
-        return SIDES[self.chunks["sides"][number]], start, stop
+        sides = [SIDES[self.chunks["sides"][number]] for number in numbers]
+        return list(zip(sides, starts, stops, strict=True))
 
     @cached_property
     def _by_id(self) -> np.ndarray:

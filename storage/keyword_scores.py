@@ -17,12 +17,12 @@ K1, B = 1.2, 0.9
 class KeywordScores:
     """Arrays of shape (slots,): BM25 by side, and the share of the query's rarity that is held.
 
-    `held` has one such array a term: whether either side holds it.
+    `held`, shape (terms, slots), says whether either side holds a term.
     """
 
     by_side: dict[str, np.ndarray]
     coverage: np.ndarray
-    held: list[np.ndarray]
+    held: np.ndarray
 
 
 def score(terms: Counter[str], fields: Mapping[str, Field], slots: int) -> KeywordScores:
@@ -33,7 +33,7 @@ def score(terms: Counter[str], fields: Mapping[str, Field], slots: int) -> Keywo
     return KeywordScores(
         {side: _bm25(terms, field, slots) for side, field in fields.items()},
         np.maximum(*(_coverage(rarities, field, slots) for field in fields.values())),
-        [_held(n, fields, slots) for n in range(len(terms))],
+        _held(len(terms), fields, slots),
     )
 
 
@@ -59,8 +59,9 @@ def _coverage(rarities: list[float], field: Field, slots: int) -> np.ndarray:
     return shares
 
 
-def _held(term: int, fields: Mapping[str, Field], slots: int) -> np.ndarray:
-    held = np.zeros(slots, dtype=bool)
+def _held(terms: int, fields: Mapping[str, Field], slots: int) -> np.ndarray:
+    held = np.zeros((terms, slots), dtype=bool)
     for field in fields.values():
-        held[field.found[term].slots] = True
+        for term, found in enumerate(field.found):
+            held[term, found.slots] = True
     return held

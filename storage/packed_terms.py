@@ -11,13 +11,12 @@ from itertools import chain, repeat
 
 import numpy as np
 
-from storage.analyzer import LONGEST_TERM, WORD, terms, terms_of_word
+from storage.analyzer import WORD, Remembered, terms, terms_of_word
 
 # Raise it with every change of the analyzer or of what is packed: all is packed anew then.
 ANALYZER = 2
 # More of the same word says nothing more; BM25 is flat long before.
 MOST_TIMES = 255
-MOST_WORDS = 100_000
 # "Anna Berg: see you at noon", as transcripts of several people say who speaks.
 _SPEAKER = re.compile(r"\s*([^\W\d_][\w.'’-]*(?: [^\W\d_][\w.'’-]*){0,2}): \S")  # noqa: RUF001
 _MONTHS = (
@@ -40,6 +39,11 @@ class Packed:
 def hash_of(term: str) -> int:
     """32 bits: one query in some hundred thousand words meets another word's hash."""
     return zlib.crc32(term.encode())
+
+
+_hashes_of_word = Remembered(
+    lambda word: tuple(hash_of(term) for term in terms_of_word(word))
+).__getitem__
 
 
 def hashes_of(listed: Iterable[str]) -> np.ndarray:
@@ -66,29 +70,4 @@ def pack(prompt: str | None, response: str | None, occurred_at: datetime) -> Pac
 
 def _counted(text: str) -> Counter[int]:
     """Return how often each term occurs, by its hash."""
-    words = WORD.findall(text)
-    # Long ones are not remembered: a few could be a megabyte each.
-    short = max(map(len, words), default=0) <= LONGEST_TERM
-    hashes = map(_hashes_of_short if short else _hashes_of_any, words)
-    return Counter(chain.from_iterable(hashes))
-
-
-def _hashes_of_word(word: str) -> tuple[int, ...]:
-    return tuple(hash_of(term) for term in terms_of_word(word))
-
-
-class _Words(dict[str, tuple[int, ...]]):
-    """What was analysed before. To find it in an `lru_cache` takes three times as long."""
-
-    def __missing__(self, word: str) -> tuple[int, ...]:
-        if len(self) >= MOST_WORDS:
-            self.clear()
-        found = self[word] = _hashes_of_word(word)
-        return found
-
-
-_hashes_of_short = _Words().__getitem__
-
-
-def _hashes_of_any(word: str) -> tuple[int, ...]:
-    return _hashes_of_short(word) if len(word) <= LONGEST_TERM else _hashes_of_word(word)
+    return Counter(chain.from_iterable(map(_hashes_of_word, WORD.findall(text))))

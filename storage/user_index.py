@@ -39,7 +39,7 @@ class Evidence:
     occurred_at: np.ndarray
     answered: np.ndarray
     conversation: np.ndarray
-    held: list[np.ndarray]
+    held: np.ndarray
     speaker_named: np.ndarray
     order: np.ndarray
 
@@ -84,8 +84,9 @@ class UserIndex:
         names = 300 * len(self._conversations)
         return 10_000 + columns + words + names + _DICTIONARY_BYTES * len(self._slots)
 
-    def id_of(self, slot: int) -> UUID:
-        return UUID(bytes=self._memories["id"][slot].tobytes())
+    def ids_of(self, slots: Sequence[int]) -> list[bytes]:
+        ids = self._memories["id"][np.array(slots, int)].tobytes()
+        return [ids[n : n + 16] for n in range(0, len(ids), 16)]
 
     def apply(self, changes: Sequence[Change], chunks: Chunks | None = None) -> None:
         """Take in a page of the change feed, its texts packed, with the vectors of its memories."""
@@ -201,10 +202,11 @@ class UserIndex:
         chunks = int((self._chunks["slot"] != NOBODY).sum())
         return Fingerprint(hashlib.sha256(listed.tobytes()).digest(), chunks)
 
-    def chunk_place(self, number: int) -> tuple[str, int, int]:
-        """Return the side of the chunk and its start and stop in that text."""
-        side, start, stop = (int(self._chunks[name][number]) for name in ("side", "start", "stop"))
-        return SIDES[side], start, stop
+    def chunk_places(self, numbers: Sequence[int]) -> list[tuple[str, int, int]]:
+        """Return the side of each chunk and its start and stop in that text."""
+        at = np.array(numbers, int)
+        columns = (self._chunks[name][at].tolist() for name in ("side", "start", "stop"))
+        return [(SIDES[side], start, stop) for side, start, stop in zip(*columns, strict=True)]
 
     def evidence(
         self, terms: Counter[str], vector: np.ndarray | None, filters: Filters

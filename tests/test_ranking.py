@@ -113,10 +113,11 @@ def asked(changes, query, filters=None, now=NOW):
     """Return the texts found, best first, with what was said of them."""
     index = UserIndex(0)
     index.apply([change for change, _ in changes])
-    text_of = {change.id: text for change, text in changes}
+    text_of = {change.id.bytes: text for change, text in changes}
     evidence = index.evidence(Counter(terms(query)), None, filters or Filters())
     found = rank(evidence, 10, period(query, now))
-    return {text_of[index.id_of(item.slot)]: item for item in found}
+    ids = index.ids_of([item.slot for item in found])
+    return {text_of[memory_id]: item for memory_id, item in zip(ids, found, strict=True)}
 
 
 def test_of_two_alike_the_one_said_among_its_subject_comes_first():
@@ -204,7 +205,7 @@ def test_what_was_just_saved_stands_first_for_its_own_words_before_it_is_embedde
         occurred_at=np.zeros(count),
         answered=np.ones(count, bool),
         conversation=np.full(count, -1),
-        held=[],
+        held=np.empty((0, count), bool),
         speaker_named=np.zeros(count, bool),
         order=np.arange(count),
     )

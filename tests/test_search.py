@@ -3,8 +3,9 @@
 import secrets
 from collections import Counter
 from datetime import UTC, datetime
-from uuid import uuid4
+from uuid import UUID, uuid4
 
+import numpy as np
 import pytest
 
 from core.snippets import snippet
@@ -221,11 +222,8 @@ def change(memory_id, seq, text, *, deleted=False):
 
 def found_in(index, word):
     evidence = index.evidence(Counter(terms(word)), None, Filters())
-    return [
-        index.id_of(slot)
-        for slot in range(len(evidence.allowed))
-        if evidence.allowed[slot] and evidence.keywords["prompt"][slot] > 0
-    ]
+    slots = np.flatnonzero(evidence.allowed & (evidence.keywords["prompt"] > 0))
+    return [UUID(bytes=memory_id) for memory_id in index.ids_of(slots.tolist())]
 
 
 def test_a_slow_reading_never_brings_a_deleted_memory_back():
@@ -353,3 +351,11 @@ def test_a_snippet_of_a_short_text_is_all_of_it():
     parts = snippet("Sorting lists", {"sort"}, None)
 
     assert [(part.text, part.match) for part in parts] == [("Sorting", True), (" lists", False)]
+
+
+def test_a_word_is_marked_as_a_whole_and_not_inside_another():
+    parts = snippet("a cart, party: art and smart ART", {"art"}, None)
+
+    assert "".join("*" * len(part.text) if part.match else part.text for part in parts) == (
+        "a cart, party: *** and smart ***"
+    )
