@@ -32,7 +32,9 @@ class _Segment:
         """Take unsorted uint64: the term's hash, then the posting."""
         keys = np.sort(keys)
         terms = (keys >> np.uint64(32)).astype(np.uint32)
-        first = np.flatnonzero(np.diff(terms, prepend=terms[:1] ^ np.uint32(1)))
+        is_first = np.ones(len(terms), dtype=bool)
+        is_first[1:] = terms[1:] != terms[:-1]
+        first = np.flatnonzero(is_first)
         self.terms = terms[first]
         self.starts = np.append(first, len(keys)).astype(np.int32)
         self.postings = keys.astype(np.uint32)
@@ -84,6 +86,8 @@ class KeywordField:
         present = lengths > 0
         count = int(np.count_nonzero(present))
         numbers = np.full(len(slots), NOBODY)
+        if not count:
+            return numbers
         numbers[present] = np.arange(count) + len(self._documents)
         self._documents.append(count, slot=slots[present], length=lengths[present])
         self._alive += count
@@ -96,6 +100,8 @@ class KeywordField:
 
     def remove(self, documents: np.ndarray) -> None:
         """Leave the postings and make them count for nobody."""
+        if not len(documents):
+            return
         self._documents["slot"][documents] = NOBODY
         self._alive -= len(documents)
         self._length -= int(self._documents["length"][documents].sum(dtype=float))
