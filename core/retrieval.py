@@ -248,7 +248,7 @@ class Retrieval:
     async def _read(
         self, user_id: UUID, page: list[_Found]
     ) -> tuple[Position, dict[bytes, Memory]]:
-        ids = [UUID(bytes=item.memory_id) for item in page]
+        ids = [UUID(bytes=found.memory_id) for found in page]
         now, memories = await memory_store.own(self._pool, user_id, ids)
         return now, {memory.id.bytes: memory for memory in memories}
 
@@ -256,7 +256,7 @@ class Retrieval:
         self, user_id: UUID, found: list[_Found], asked: _Asked, memories: dict[bytes, Memory]
     ) -> list[Hit]:
         """Make hits of the best, of which the first page has been read."""
-        shown = Shown()
+        shown, wanted = Shown(), set(asked.terms)
         for start in range(0, len(found), asked.limit):
             page = found[start : start + asked.limit]
             if start:
@@ -265,5 +265,5 @@ class Retrieval:
                 if memory := memories.get(item.memory_id):
                     shown.add(memory, item.ranked, item.nearest)
                 if len(shown) == asked.limit:
-                    return shown.hits(set(asked.terms))
-        return shown.hits(set(asked.terms))
+                    return shown.hits(wanted)
+        return shown.hits(wanted)

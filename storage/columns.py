@@ -32,8 +32,10 @@ class Columns:
         """Have room for so many rows in all."""
         for name, array in self._arrays.items():
             if rows > len(array):
-                # An eighth more: few copies while it grows, and little room for nothing.
-                grown = _aligned(rows + rows // 8, array)
+                # An eighth more, or what fits in a cache line: few copies while it grows, and
+                # little room for nothing.
+                width = array.itemsize * math.prod(array.shape[1:])
+                grown = _aligned(rows + max(rows // 8, CACHE_LINE // max(width, 1)), array)
                 grown[: self._rows] = array[: self._rows]
                 self._arrays[name] = grown
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from storage import conversation_index, keyword_scores
 from storage.database import Connection
-from storage.keyword_index import NOBODY, Field, Occurrences
+from storage.keyword_index import NOBODY, Field
 from storage.memory_store import Filters
 from storage.packed_terms import ANALYZER, Packed, hashes_of
 from storage.user_index import SIDES, Evidence, best_by_slot
@@ -117,13 +117,14 @@ class DatabaseIndex:
         known = np.frombuffer(b"".join(words.terms for words in packed), "<u4")
         counts = _pairs(b"".join(words.counts for words in packed))
         of = np.repeat(slots, np.array([len(words.terms) // 4 for words in packed], int))
-        found = []
+        found, times = [np.empty(0, int)], [_pairs(b"")]
         for term, hits in zip(terms, self.hits, strict=True):
             at, here = self._slots(hits.ids), known == term
-            before = np.where(was_packed[at], at, NOBODY)
-            times = np.concatenate([_pairs(hits.counts), counts[here]])
-            found.append((np.append(before, of[here]), times))
-        return {side: _field(found, lengths[side], n) for n, side in enumerate(SIDES)}
+            found.append(np.append(np.where(was_packed[at], at, NOBODY), of[here]))
+            times += _pairs(hits.counts), counts[here]
+        numbers = np.repeat(np.arange(len(terms)), [len(of_term) for of_term in found[1:]])
+        texts = numbers, np.concatenate(found), np.concatenate(times)
+        return {side: _field(*texts, lengths[side], n) for n, side in enumerate(SIDES)}
 
     def _slots_packed_here(self) -> np.ndarray:
         return self._slots(b"".join(memory_id.bytes for memory_id in self.packed))
@@ -146,15 +147,14 @@ def _pairs(counts: bytes) -> np.ndarray:
     return np.frombuffer(counts, np.uint8).reshape(-1, 2)
 
 
-def _field(found: Sequence[tuple[np.ndarray, np.ndarray]], lengths: np.ndarray, side: int) -> Field:
-    occurrences = []
-    for slots, counts in found:
-        here = (slots >= 0) & (counts[:, side] > 0)
-        here[here] = lengths[slots[here]] > 0
-        times = counts[here, side].astype(np.float32)
-        occurrences.append(Occurrences(slots[here], times, lengths[slots[here]]))
-    texts = lengths > 0
-    return Field(occurrences, int(texts.sum()), float(lengths[texts].mean()) if texts.any() else 0)
+def _field(
+    terms: np.ndarray, slots: np.ndarray, counts: np.ndarray, lengths: np.ndarray, side: int
+) -> Field:
+    here = (slots >= 0) & (counts[:, side] > 0)
+    here[here] = lengths[slots[here]] > 0
+    slots, times, texts = slots[here], counts[here, side].astype(np.float32), lengths > 0
+    mean = float(lengths[texts].mean()) if texts.any() else 0.0
+    return Field(terms[here], slots, times, lengths[slots], int(texts.sum()), mean)
 
 
 class Slice(NamedTuple):

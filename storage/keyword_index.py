@@ -1,6 +1,5 @@
 """Which memories hold a term, over one field of one user's memories: sorted segments of numbers."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,19 +13,14 @@ NOBODY = -1
 
 
 @dataclass(frozen=True, slots=True)
-class Occurrences:
-    """Where one term occurs in one field: slots, how often, and the texts' lengths."""
+class Field:
+    """Where a query's terms occur in one field: which term, by its number, in which slot's text,
+    how often, and how long that is; those of the first term first. A slot has one text."""
 
+    terms: np.ndarray
     slots: np.ndarray
     times: np.ndarray
     lengths: np.ndarray
-
-
-@dataclass(frozen=True, slots=True)
-class Field:
-    """What a field has to say of a query's terms, in their order."""
-
-    found: list[Occurrences]
     texts: int
     mean_length: float
 
@@ -38,7 +32,9 @@ class _Segment:
         """Take unsorted uint64: the term's hash, then the posting."""
         keys = np.sort(keys)
         terms = (keys >> np.uint64(32)).astype(np.uint32)
-        first = np.flatnonzero(np.diff(terms, prepend=terms[:1] ^ np.uint32(1)))
+        is_first = np.ones(len(terms), dtype=bool)
+        is_first[1:] = terms[1:] != terms[:-1]
+        first = np.flatnonzero(is_first)
         self.terms = terms[first]
         self.starts = np.append(first, len(keys)).astype(np.int32)
         self.postings = keys.astype(np.uint32)
@@ -56,9 +52,9 @@ class _Segment:
 
     def of(self, terms: np.ndarray) -> list[np.ndarray]:
         """Return the postings of each term."""
-        at = np.minimum(np.searchsorted(self.terms, terms), len(self.terms) - 1)
-        here = self.terms[at] == terms
-        starts, stops = self.starts[at], np.where(here, self.starts[at + 1], self.starts[at])
+        at = np.minimum(self.terms.searchsorted(terms), len(self.terms) - 1)
+        # What is not here ends where it starts.
+        starts, stops = self.starts[at], self.starts[at + (self.terms[at] == terms)]
         return [self.postings[a:b] for a, b in zip(starts.tolist(), stops.tolist(), strict=True)]
 
 
@@ -68,7 +64,7 @@ class KeywordField:
     def __init__(self) -> None:
         self._documents = Columns(slot="i4", length="f4")
         self._segments: list[_Segment] = []
-        self._alive = 0
+        self._alive = self._length = 0  # how many texts, and the terms of all of them
 
     @property
     def nbytes(self) -> int:
@@ -88,10 +84,14 @@ class KeywordField:
         Lengths and times of 0 say that this side has no text and does not hold the term.
         """
         present = lengths > 0
+        count = int(np.count_nonzero(present))
         numbers = np.full(len(slots), NOBODY)
-        numbers[present] = np.arange(present.sum()) + len(self._documents)
-        self._documents.append(int(present.sum()), slot=slots[present], length=lengths[present])
-        self._alive += int(present.sum())
+        if not count:
+            return numbers
+        numbers[present] = np.arange(count) + len(self._documents)
+        self._documents.append(count, slot=slots[present], length=lengths[present])
+        self._alive += count
+        self._length += int(lengths.sum())
         held = times > 0
         keys = _keys(terms[held], np.repeat(numbers, each)[held], times[held])
         if len(keys):
@@ -100,8 +100,11 @@ class KeywordField:
 
     def remove(self, documents: np.ndarray) -> None:
         """Leave the postings and make them count for nobody."""
+        if not len(documents):
+            return
         self._documents["slot"][documents] = NOBODY
         self._alive -= len(documents)
+        self._length -= int(self._documents["length"][documents].sum(dtype=float))
 
     def compact(self) -> np.ndarray:
         """Drop what was removed; return the new number of each document that is left."""
@@ -127,24 +130,26 @@ class KeywordField:
 
     def find(self, terms: np.ndarray) -> Field:
         """Look up the terms' hashes in all texts that are alive."""
-        lengths = self._documents["length"]
-        alive = lengths[self._documents["slot"] != NOBODY]
-        mean = float(alive.mean()) if len(alive) else 0.0
-        return Field(list(self._found(terms)), self._alive, mean)
-
-    def _found(self, terms: np.ndarray) -> Iterator[Occurrences]:
-        where, lengths = self._documents["slot"], self._documents["length"]
-        nothing = np.empty(0, np.uint32)
         in_segments = [segment.of(terms) for segment in self._segments]
-        for n in range(len(terms)):
-            parts = [found[n] for found in in_segments if len(found[n])]
-            postings = np.concatenate(parts) if len(parts) > 1 else (parts or [nothing])[0]
-            documents = postings >> np.uint32(8)
-            slots = where[documents]
-            if len(slots) and slots.min() < 0:
-                alive = slots != NOBODY
-                slots, documents, postings = slots[alive], documents[alive], postings[alive]
-            yield Occurrences(slots, (postings & _TIMES).astype(np.float32), lengths[documents])
+        by_term = list(zip(*in_segments, strict=True)) or [()] * len(terms)
+        parts = [postings for of_term in by_term for postings in of_term]
+        postings = np.concatenate([np.empty(0, np.uint32), *parts])
+        counts = [sum(map(len, of_term)) for of_term in by_term]
+        numbers = np.repeat(np.arange(len(terms)), counts)
+        documents = postings >> np.uint32(8)
+        slots = self._documents["slot"][documents]
+        if self._alive < len(self._documents):
+            alive = slots != NOBODY
+            numbers, slots = numbers[alive], slots[alive]
+            documents, postings = documents[alive], postings[alive]
+        return Field(
+            numbers,
+            slots,
+            (postings & _TIMES).astype(np.float32),
+            self._documents["length"][documents],
+            self._alive,
+            self._length / self._alive if self._alive else 0.0,
+        )
 
 
 def _keys(terms: np.ndarray, documents: np.ndarray, times: np.ndarray) -> np.ndarray:

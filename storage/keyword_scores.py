@@ -26,42 +26,37 @@ class KeywordScores:
 
 
 def score(terms: Counter[str], fields: Mapping[str, Field], slots: int) -> KeywordScores:
-    rarities = [
-        max(_rarity(len(field.found[n].slots), field.texts) for field in fields.values())
-        for n in range(len(terms))
-    ]
+    rarities = {side: _rarities(field, len(terms)) for side, field in fields.items()}
+    rarest = [max(of_term) for of_term in zip(*rarities.values(), strict=True)]
+    total = sum(rarest) or 1.0
+    shares = np.array([rarity / total for rarity in rarest], np.float32)
+    held = np.zeros((len(terms), slots), dtype=bool)
+    for field in fields.values():
+        held[field.terms, field.slots] = True
     return KeywordScores(
-        {side: _bm25(terms, field, slots) for side, field in fields.items()},
-        np.maximum(*(_coverage(rarities, field, slots) for field in fields.values())),
-        _held(len(terms), fields, slots),
+        {side: _bm25(terms, field, rarities[side], slots) for side, field in fields.items()},
+        np.maximum(*(_sums(shares[field.terms], field, slots) for field in fields.values())),
+        held,
     )
 
 
-def _rarity(frequency: int, texts: int) -> float:
+def _rarities(field: Field, terms: int) -> list[float]:
     """Inverse document frequency; a term that no memory holds is the rarest."""
-    return math.log(1 + (texts - frequency + 0.5) / (frequency + 0.5))
+    return [
+        math.log(1 + (field.texts - frequency + 0.5) / (frequency + 0.5))
+        for frequency in np.bincount(field.terms, minlength=terms).tolist()
+    ]
 
 
-def _bm25(terms: Counter[str], field: Field, slots: int) -> np.ndarray:
-    scores = np.zeros(slots, dtype=np.float32)
-    for found, times_asked in zip(field.found, terms.values(), strict=True):
-        weight = _rarity(len(found.slots), field.texts) * times_asked
-        norm = K1 * (1 - B + B * found.lengths / max(field.mean_length, 1.0))
-        scores[found.slots] += weight * found.times * (K1 + 1) / (found.times + norm)
-    return scores
+def _bm25(terms: Counter[str], field: Field, rarities: list[float], slots: int) -> np.ndarray:
+    asked = [rarity * times for rarity, times in zip(rarities, terms.values(), strict=True)]
+    weights = np.array(asked, np.float32)[field.terms]
+    norm = K1 * (1 - B + B * field.lengths / max(field.mean_length, 1.0))
+    return _sums(weights * field.times * (K1 + 1) / (field.times + norm), field, slots)
 
 
-def _coverage(rarities: list[float], field: Field, slots: int) -> np.ndarray:
-    shares = np.zeros(slots, dtype=np.float32)
-    total = sum(rarities) or 1.0
-    for found, rarity in zip(field.found, rarities, strict=True):
-        shares[found.slots] += rarity / total
-    return shares
-
-
-def _held(terms: int, fields: Mapping[str, Field], slots: int) -> np.ndarray:
-    held = np.zeros((terms, slots), dtype=bool)
-    for field in fields.values():
-        for term, found in enumerate(field.found):
-            held[term, found.slots] = True
-    return held
+def _sums(values: np.ndarray, field: Field, slots: int) -> np.ndarray:
+    """Add up what the terms say for each slot, in their order."""
+    sums = np.zeros(slots, dtype=np.float32)
+    np.add.at(sums, field.slots, values)
+    return sums

@@ -82,6 +82,7 @@ class Filters:
     before: datetime | None = None
 
 
+# Those of Memory, in its order.
 COLUMNS = """id, prompt, response, prompt IS NULL AS prompt_missing, status, provider, model,
        conversation_id, conversation_title, url, source, metadata, edited, embedding_state,
        occurred_at, created_at, updated_at"""
@@ -322,5 +323,6 @@ _METADATA = [field.name for field in fields(Memory)].index("metadata")
 def memory_from(row: asyncpg.Record) -> Memory:
     """Make a memory of a row that begins with COLUMNS, its metadata still text."""
     columns = list(row[:_WIDTH])
-    columns[_METADATA] = json.loads(columns[_METADATA])
+    # Most have none, and to parse that would take as long as all the rest.
+    columns[_METADATA] = json.loads(text) if (text := columns[_METADATA]) != "{}" else {}
     return Memory(*columns)

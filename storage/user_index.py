@@ -107,15 +107,15 @@ class UserIndex:
 
     def _put(self, changes: Sequence[Change]) -> np.ndarray:
         """Return the slots of the changes, which now say what the changes say."""
+        said = self._said(changes)
         fresh = [change.id.bytes for change in changes if change.id.bytes not in self._slots]
         if fresh:
             self._slots.update({i: n for n, i in enumerate(fresh, len(self._slots))})
             nothing = dict.fromkeys(("prompt", "response"), NOBODY) | dict.fromkeys(("content",), 0)
             ids = np.frombuffer(b"".join(fresh), "V16")
-            unknown = dict.fromkeys(self._said(changes[:1]), 0)
-            self._memories.append(len(fresh), id=ids, **nothing, **unknown)
+            self._memories.append(len(fresh), id=ids, **nothing, **dict.fromkeys(said, 0))
         slots = np.array([self._slots[change.id.bytes] for change in changes])
-        for name, values in self._said(changes).items():
+        for name, values in said.items():
             self._memories[name][slots] = values
         return slots
 
@@ -142,6 +142,8 @@ class UserIndex:
         """Renew the words of those whose texts or dates are others than before."""
         contents = np.array([_content(change) for change in changes])
         changed = contents != self._memories["content"][slots]
+        if not changed.any():
+            return
         slots = slots[changed]
         self._memories["content"][slots] = contents[changed]
         packed = [
@@ -161,6 +163,8 @@ class UserIndex:
             )
 
     def _forget_chunks(self, slots: np.ndarray) -> None:
+        if not len(self._chunks):
+            return
         gone = np.zeros(len(self._memories) + 1, dtype=bool)
         gone[slots] = True  # -1 reads the last one, which stays False
         self._chunks["slot"][gone[self._chunks["slot"]]] = NOBODY
@@ -189,7 +193,7 @@ class UserIndex:
                 documents[known] = field.compact()[documents[known]]
             field.tidy()
         kept = self._chunks["slot"] != NOBODY
-        gone = len(kept) - int(kept.sum())
+        gone = len(kept) - np.count_nonzero(kept)
         if gone > max(1_000, len(kept) // 4):
             self._vectors.keep(kept)
             self._chunks.keep(kept)
