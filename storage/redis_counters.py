@@ -12,6 +12,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeout
+from redis.maint_notifications import MaintNotificationsConfig
 
 from storage.counters import LUA, Ask, Count, CountersAway
 
@@ -35,6 +36,8 @@ class RedisCounters:
                 socket_timeout=LONGEST,
                 socket_connect_timeout=LONGEST,
                 retry=Retry(NoBackoff(), 0),
+                # One question more of every connection, which only Redis' own cloud answers.
+                maint_notifications_config=MaintNotificationsConfig(enabled=False),
             )
         )
         self._waiting: list[tuple[Ask, asyncio.Future[Count]]] = []
