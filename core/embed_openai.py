@@ -2,13 +2,14 @@
 
 import asyncio
 import base64
-import json
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import orjson
 
 from core.config import SettingsError
 from core.embeddings import (
@@ -38,10 +39,10 @@ LATIN_COST, OTHER_COST = 1, 4
 FIRST_OTHER = "\u0250"
 
 REQUESTS_AT_ONCE = 2
-# Queries that come while one for others is under way share the next request for so many seconds,
-# and wait where so many are under way: with the SDK a request costs a millisecond or two of CPU,
-# however few texts it carries.
-SHARING_SECONDS = 0.005
+# Of queries a request leaves no sooner than so many seconds after the last one, and carries all
+# that have come by then: with the SDK it costs a millisecond of CPU, however few texts are in it.
+# Who asks alone never waits. Nor does anybody join where so many are under way.
+SHARING_SECONDS = 0.015
 QUERY_REQUESTS_AT_ONCE = 4
 REFUSALS = {400, 413, 422}
 HARMLESS = "ok"
@@ -195,13 +196,14 @@ class _Request:
 
 
 class _Shared:
-    """Texts of different callers in one request, where others are under way already."""
+    """Texts of different callers in one request, where they come close upon one another."""
 
     def __init__(self, embed: Callable[[list[str]], Awaitable[Vectors]], most: int) -> None:
         self._embed, self._most = embed, most
         self._free = asyncio.Semaphore(QUERY_REQUESTS_AT_ONCE)
         self._next = _Request()
         self._sent: set[asyncio.Task[Vectors]] = set()
+        self._last_left = -math.inf
 
     async def embed(self, text: str) -> Vectors:
         """Return one row. What befalls another's text is not this one's."""
@@ -227,9 +229,11 @@ class _Shared:
         await asyncio.gather(*self._sent, return_exceptions=True)
 
     async def _send(self, request: _Request) -> Vectors:
-        if len(self._sent) > 1:
-            await asyncio.sleep(SHARING_SECONDS)
+        clock = asyncio.get_running_loop().time
+        if (wait := self._last_left + SHARING_SECONDS - clock()) > 0:
+            await asyncio.sleep(wait)
         async with self._free:
+            self._last_left = clock()
             if self._next is request:
                 self._next = _Request()
             return await self._embed(request.texts)
@@ -263,7 +267,7 @@ def _retry_after(error: "APIStatusError") -> float | None:
 def _read_vectors(body: bytes, shape: tuple[int, int]) -> Vectors:
     try:
         # Some servers leave a zero out.
-        rows = sorted(json.loads(body)["data"], key=lambda row: row.get("index", 0))
+        rows = sorted(orjson.loads(body)["data"], key=lambda row: row.get("index", 0))
         vectors = np.array([_read_vector(row["embedding"]) for row in rows], np.float32)
     except (AttributeError, KeyError, TypeError, ValueError) as exc:
         raise EmbedderUnavailable("The embedding provider did not answer with vectors") from exc

@@ -90,10 +90,7 @@ class EmbeddingWorker:
         embedded = [
             Embedded(
                 item,
-                [
-                    EmbeddedChunk(side, span.start, span.stop, next(vectors).tolist())
-                    for side, span in parts
-                ],
+                [EmbeddedChunk(side, span.start, span.stop, next(vectors)) for side, span in parts],
                 words,
             )
             for item, parts, words in zip(leased, split, packed, strict=True)

@@ -16,10 +16,10 @@ from core.hits import Hit, Shown, Why, newer_first
 from core.ranking import Rank, Ranked, rank
 from core.snippets import snippet
 from core.time_hints import Period, period
-from core.user_caches import UserCaches
+from core.user_caches import Cached, UserCaches
 from storage import analyzer, change_feed, database_search, memory_store, rare_words
-from storage.change_feed import NOWHERE
-from storage.database import Connection, Pool, acting_as
+from storage.change_feed import NOWHERE, Position
+from storage.database import Pool, acting_as
 from storage.database_search import DatabaseIndex, Part, Slice
 from storage.memory_store import Filters, Memory
 from storage.user_index import Evidence, UserIndex, nearest_chunks
@@ -106,15 +106,20 @@ class Retrieval:
 
         "Last week" is reckoned from `asked_at`, or else from now.
         """
+        cached = self.caches.of(user_id) if self._cached else None
+        # While one is awaited, the other goes on.
+        vector, wanted = await asyncio.gather(self._embed(query), self._refresh(user_id, cached))
         asked = _Asked(
             query,
             Counter(analyzer.terms(query)),
-            await self._embed(query),
+            vector,
             period(query, asked_at or datetime.now(UTC)),
             filters,
             limit,
         )
-        hits, partial = await self._ask_cache(user_id, asked) if self._cached else None, False
+        hits, partial = None, False
+        if cached:
+            hits = await self._ask_cache(user_id, cached, asked, wanted)
         if hits is None:
             hits, partial = await self._ask_database(user_id, asked)
         if asked.period is None:
@@ -134,24 +139,26 @@ class Retrieval:
     def forget(self, user_id: UUID) -> None:
         self.caches.forget(user_id)
 
-    async def _ask_cache(self, user_id: UUID, asked: _Asked) -> list[Hit] | None:
-        """Return None when the cache cannot hold all that was there at the time of the call."""
-        cached = self.caches.of(user_id)
-        wanted = await self.caches.refresh(user_id, cached)
+    async def _refresh(self, user_id: UUID, cached: Cached | None) -> Position | None:
+        return await self.caches.refresh(user_id, cached) if cached else None
+
+    async def _ask_cache(
+        self, user_id: UUID, cached: Cached, asked: _Asked, wanted: Position | None
+    ) -> list[Hit] | None:
+        """Return None when the cache cannot hold all that was there at the time of the call, which
+        is `wanted` where that is known already."""
         found: list[_Found]
         while True:
             async with cached.lock:
                 at, found = cached.at, []
                 if at != NOWHERE:
                     found = await self._rank_cached(cached.index, asked)
-            # Asked after the ranking, and with the memories: one transaction, and none for long.
-            async with acting_as(self._pool, user_id) as conn:
-                if wanted is None or not at.has_reached(wanted):
-                    now = await change_feed.position(conn, user_id)
-                    if wanted is None or wanted.epoch != now.epoch:
-                        wanted = now
-                if at.has_reached(wanted):
-                    return await _read(conn, user_id, found, asked)
+            # Asked after the ranking, and together with where the person's writes stand.
+            now, memories = await self._read(user_id, found[: asked.limit])
+            if wanted is None or (wanted.epoch != now.epoch and not at.has_reached(wanted)):
+                wanted = now
+            if at.has_reached(wanted):
+                return await self._show(user_id, found, asked, memories)
             if not await self.caches.catch_up(user_id, cached, wanted):
                 return None
 
@@ -191,8 +198,8 @@ class Retrieval:
         found = await loop.run_in_executor(
             self._threads, lambda: self._rank(index, index.evidence(asked.terms), asked)
         )
-        async with acting_as(self._pool, user_id) as conn:
-            return await _read(conn, user_id, found, asked), partial
+        _, memories = await self._read(user_id, found[: asked.limit])
+        return await self._show(user_id, found, asked, memories), partial
 
     def _seconds_without_cache(self, user_id: UUID) -> float:
         """What is left out now a cache finds soon; where there will be none, it never would."""
@@ -238,19 +245,25 @@ class Retrieval:
         places = {slot: index.chunk_place(number) for slot, number in nearest.items()}
         return [_Found(index.id_of(item.slot), item, places.get(item.slot)) for item in ranked]
 
+    async def _read(self, user_id: UUID, page: list[_Found]) -> tuple[Position, dict[UUID, Memory]]:
+        now, memories = await memory_store.own(self._pool, user_id, [f.memory_id for f in page])
+        return now, {memory.id: memory for memory in memories}
 
-async def _read(conn: Connection, user_id: UUID, found: list[_Found], asked: _Asked) -> list[Hit]:
-    shown, wanted = Shown(), set(asked.terms)
-    for start in range(0, len(found), asked.limit):
-        page = found[start : start + asked.limit]
-        ids = [item.memory_id for item in page]
-        memories = {m.id: m for m in await memory_store.read_many(conn, user_id, ids)}
-        for item in page:
-            if memory := memories.get(item.memory_id):
-                shown.add(_hit(memory, item, wanted))
-            if len(shown.hits) == asked.limit:
-                return shown.hits
-    return shown.hits
+    async def _show(
+        self, user_id: UUID, found: list[_Found], asked: _Asked, memories: dict[UUID, Memory]
+    ) -> list[Hit]:
+        """Make hits of the best, of which the first page has been read."""
+        shown, wanted = Shown(), set(asked.terms)
+        for start in range(0, len(found), asked.limit):
+            page = found[start : start + asked.limit]
+            if start:
+                _, memories = await self._read(user_id, page)
+            for item in page:
+                if memory := memories.get(item.memory_id):
+                    shown.add(_hit(memory, item, wanted))
+                if len(shown.hits) == asked.limit:
+                    return shown.hits
+        return shown.hits
 
 
 def _hit(memory: Memory, found: _Found, wanted: set[str]) -> Hit:

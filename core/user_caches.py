@@ -149,27 +149,30 @@ class UserCaches:
 
     async def _read(self, user_id: UUID, cached: Cached, after: int) -> _Page:
         """Read a page. No connection is held for longer than that."""
+        few = await self._read_few(user_id, cached, after) if cached.at != NOWHERE else None
+        return few or await self._read_many(user_id, cached, after)
+
+    async def _read_few(self, user_id: UUID, cached: Cached, after: int) -> _Page | None:
+        model = self._model if self._dimensions else ""
+        batch = await change_feed.few_since(self._pool, user_id, after, FEW_CHANGES, model)
+        index = cached.index
+        if batch is None or self._is_beyond_use(index, batch.feed.now, after):
+            return None
+        return _page(index, batch.feed, batch.chunks, await self._analyse(batch.texts))
+
+    async def _read_many(self, user_id: UUID, cached: Cached, after: int) -> _Page:
         async with acting_as(self._pool, user_id) as conn:
             feed = await change_feed.since(conn, user_id, after)
             if self._is_beyond_use(cached.index, feed.now, after):
                 cached.index, cached.at = self._empty(), NOWHERE
                 feed = await change_feed.since(conn, user_id, 0)
             index = cached.index
-            index.epoch, _, index.purged_through, index.purges = feed.now
             ids = [change.id for change in feed.changes if change.embedded]
             chunks = None
             if ids and self._dimensions:
                 chunks = await change_feed.chunks_of(conn, user_id, ids, self._model)
-            missing = [c.id for c in feed.changes if c.packed is None and not c.deleted]
-            few = 0 < len(missing) < WORTH_KEEPING
-            texts = await keyword_store.texts_of(conn, user_id, missing) if few else []
-        packed = await self._analyse(texts) if few else await self.pack(user_id, missing)
-        # Where the text has grown since, a later change brings the same words once more: to leave
-        # them out until then would hide a memory that was found a moment ago.
-        words = {item.id: words for item, words in packed}
-        for change in feed.changes:
-            change.packed = change.packed or words.get(change.id)
-        return _Page(index, feed, chunks)
+        missing = [c.id for c in feed.changes if c.packed is None and not c.deleted]
+        return _page(index, feed, chunks, await self.pack(user_id, missing))
 
     def _is_beyond_use(self, index: UserIndex, now: Position, after: int) -> bool:
         """Tombstones that went before they were read, or another epoch, leave ghosts behind; a
@@ -279,6 +282,18 @@ class UserCaches:
         log.error("cache_differed", chunks=held.chunks, wanted_chunks=wanted.chunks)
         self._drop(user_id, cached)
         return False
+
+
+def _page(
+    index: UserIndex, feed: Feed, chunks: Chunks | None, packed: Sequence[tuple[Texts, Packed]]
+) -> _Page:
+    index.epoch, _, index.purged_through, index.purges = feed.now
+    # Where the text has grown since, a later change brings the same words once more: to leave
+    # them out until then would hide a memory that was found a moment ago.
+    words = {item.id: words for item, words in packed}
+    for change in feed.changes:
+        change.packed = change.packed or words.get(change.id)
+    return _Page(index, feed, chunks)
 
 
 def _packed(texts: Sequence[Texts]) -> list[tuple[Texts, Packed]]:

@@ -60,9 +60,7 @@ async def read_conversation(
     filters = Filters(provider=provider, conversation_id=conversation_id, after=after)
     start = memory_cursor(cursor)
     async with acting_as(caller.resources.db, caller.user.id) as conn:
-        found = await memory_store.page(
-            conn, caller.user.id, filters, start, limit + 1, oldest_first=True
-        )
+        found = await memory_store.oldest(conn, caller.user.id, filters, start, limit + 1)
     if not found and start is None:
         raise NotFound("There is no such conversation.")
     return Answer(data=make_page(found, limit))

@@ -32,7 +32,6 @@ from routers.inputs import (
     memory_cursor,
 )
 from storage import memory_store
-from storage.database import acting_as
 from storage.memory_store import Memory
 from storage.versions import Version
 
@@ -91,8 +90,9 @@ async def list_memories(
     """List memories, newest first; `next_cursor` leads on while there are more."""
     filters = make_filters(provider, conversation_id, after, before)
     start = memory_cursor(cursor)
-    async with acting_as(caller.resources.db, caller.user.id) as conn:
-        found = await memory_store.page(conn, caller.user.id, filters, start, limit + 1)
+    found = await memory_store.newest(
+        caller.resources.db, caller.user.id, filters, start, limit + 1
+    )
     return Answer(data=make_page(found, limit))
 
 

@@ -8,9 +8,10 @@ from uuid import UUID
 
 import numpy as np
 
-from storage.database import Connection
-from storage.keyword_store import packed_from
+from storage.database import Connection, Pool, fetch
+from storage.keyword_store import Texts, packed_from
 from storage.packed_terms import ANALYZER, Packed
+from storage.pgvector import vectors_from
 
 # A few megabytes: a connection is held for a moment only.
 PAGE = 1_000
@@ -140,6 +141,44 @@ class Chunks:
     vectors: np.ndarray
 
 
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Changes, the texts of those whose words nobody has packed, and their chunks."""
+
+    feed: Feed
+    texts: list[Texts]
+    chunks: Chunks | None
+
+
+async def few_since(
+    pool: Pool, user_id: UUID, change_seq: int, most: int, model: str
+) -> Batch | None:
+    """Read what changed in one round trip; None where it is `most` changes or more."""
+    rows = await fetch(
+        pool,
+        "SELECT * FROM memory_layer.next_changes($1, $2, $3, $4, $5)",
+        user_id,
+        change_seq,
+        most,
+        ANALYZER,
+        model,
+    )
+    if len(rows) == most:
+        return None
+    now = Position(*rows[0][:4]) if rows else NOWHERE
+    rows = [row for row in rows if row["id"] is not None]
+    changes = [_change(*row[4:19]) for row in rows]
+    texts = [
+        Texts(change.id, row["prompt"], row["response"], change.content_hash, change.occurred_at)
+        for change, row in zip(changes, rows, strict=True)
+        if change.packed is None and not change.deleted
+    ]
+    parts = [
+        _chunks([row["id"].bytes] * len(row["sides"]), *row[-4:]) for row in rows if row["sides"]
+    ]
+    return Batch(Feed(now, changes), texts, _joined(parts) if parts else None)
+
+
 async def chunks_of(
     conn: Connection, user_id: UUID, ids: Sequence[UUID], model: str
 ) -> Chunks | None:
@@ -186,19 +225,17 @@ async def _chunks_of(
     if row is None or row["ids"] is None:
         return None
     listed: bytes = row["ids"]
+    return _chunks([listed[n : n + 16] for n in range(0, len(listed), 16)], *row[1:])
+
+
+def _chunks(ids: list[bytes], sides: bytes, starts: bytes, stops: bytes, vectors: bytes) -> Chunks:
     return Chunks(
-        [listed[n : n + 16] for n in range(0, len(listed), 16)],
-        np.frombuffer(row["sides"], np.int8),
-        np.frombuffer(row["starts"], ">i4"),
-        np.frombuffer(row["stops"], ">i4"),
-        vectors_from(row["vectors"], len(listed) // 16),
+        ids,
+        np.frombuffer(sides, np.int8),
+        np.frombuffer(starts, ">i4"),
+        np.frombuffer(stops, ">i4"),
+        vectors_from(vectors, len(ids)),
     )
-
-
-def vectors_from(wire: bytes, count: int) -> np.ndarray:
-    """Decode pgvector's wire format: two int16 (dimension, 0), then big-endian float32."""
-    numbers = np.frombuffer(wire, np.uint8).reshape(count, -1)[:, 4:]
-    return numbers.view(">f4").astype(np.float32)
 
 
 class Fingerprint(NamedTuple):

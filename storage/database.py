@@ -8,6 +8,8 @@ from uuid import UUID
 
 import asyncpg
 
+from storage.pgvector import take_vectors
+
 # Text, since asyncpg's classes take parameters only in its stubs.
 Connection: TypeAlias = (
     "asyncpg.pool.PoolConnectionProxy[asyncpg.Record] | asyncpg.Connection[asyncpg.Record]"
@@ -36,6 +38,7 @@ DATABASE_AWAY = (
 )
 
 TRANSACTION_POOLER_PORT = 6543
+SECONDS_FOR_A_CONNECTION = 5
 
 
 def behind_transaction_pooler(url: str) -> bool:
@@ -68,6 +71,7 @@ async def open_pool(url: str, min_size: int, max_size: int) -> AsyncIterator[Poo
         command_timeout=10,
         timeout=10,
         max_inactive_connection_lifetime=60,
+        init=take_vectors,
         reset=_nothing_to_reset,
     )
     try:
@@ -90,12 +94,18 @@ async def _nothing_to_reset(_: Connection) -> None:
     """Spare one round trip a request: roles and settings are local to their transaction."""
 
 
+async def fetch(pool: Pool, statement: str, *arguments: object) -> list[asyncpg.Record]:
+    """Ask a function of the database that says itself for whom it acts: one round trip."""
+    async with pool.acquire(timeout=SECONDS_FOR_A_CONNECTION) as conn:
+        return await conn.fetch(statement, *arguments)
+
+
 @asynccontextmanager
 async def transaction(
     pool: Pool, role: str, setting: str = "SET LOCAL lock_timeout = '5s'"
 ) -> AsyncIterator[Connection]:
     """Run the block in one transaction under `role`; `role` and `setting` are never user input."""
-    async with pool.acquire(timeout=5) as conn:
+    async with pool.acquire(timeout=SECONDS_FOR_A_CONNECTION) as conn:
         try:
             # One message instead of three round trips.
             await conn.execute(f"BEGIN; SET LOCAL ROLE {role}; {setting}")

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
+import numpy as np
+
 from storage import keyword_store
 from storage.database import Connection, Pool, acting_as_worker
 from storage.keyword_store import Texts
@@ -35,7 +37,7 @@ class EmbeddedChunk:
     role: str
     start: int
     stop: int
-    vector: list[float]
+    vector: np.ndarray
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +176,7 @@ async def _replace_chunks(conn: Connection, model: str, embedded: Sequence[Embed
         """
         INSERT INTO memory_layer.chunks
                (user_id, memory_id, embedding_model, ordinal, role, start, stop, embedding)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8::real[])
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
         """,
         [
             (*item.key, model, n, chunk.role, chunk.start, chunk.stop, chunk.vector)

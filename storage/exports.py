@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -92,9 +91,5 @@ async def alone(conn: Connection, user_id: UUID, last: Memory | None) -> list[Ke
 
 
 def _kept(rows: Sequence[asyncpg.Record]) -> list[Kept]:
-    return [_one(dict(row)) for row in rows]
-
-
-def _one(row: dict[str, Any]) -> Kept:
-    hashes = [row.pop(name) for name in ("prompt_capture", "response_capture", "content_hash")]
-    return Kept(memory_from(row), *hashes)
+    hashes = ("prompt_capture", "response_capture", "content_hash")
+    return [Kept(memory_from(row), *(row[name] for name in hashes)) for row in rows]

@@ -10,7 +10,8 @@ from uuid import UUID
 
 import asyncpg
 
-from storage.database import Connection
+from storage.change_feed import NOWHERE, Position
+from storage.database import Connection, Pool, fetch
 
 Status = Literal["waiting", "partial", "complete"]
 Key = tuple[UUID, UUID]
@@ -189,21 +190,43 @@ async def read_many(conn: Connection, user_id: UUID, ids: Sequence[UUID]) -> lis
     return [memory_from(row) for row in rows]
 
 
+async def own(pool: Pool, user_id: UUID, ids: Sequence[UUID]) -> tuple[Position, list[Memory]]:
+    """Read memories by their ids, in no order, and where the user's writes stand at that moment."""
+    rows = await fetch(pool, "SELECT * FROM memory_layer.own_memories($1, $2)", user_id, ids)
+    now = Position(*rows[0][-4:]) if rows else NOWHERE
+    return now, [memory_from(row) for row in rows if row["id"] is not None]
+
+
 async def is_somebody_elses(conn: Connection, memory_id: UUID) -> bool:
     return bool(await conn.fetchval("SELECT memory_layer.is_somebody_elses($1)", memory_id))
 
 
-async def page(
+async def newest(
+    pool: Pool, user_id: UUID, filters: Filters, start: tuple[datetime, UUID] | None, limit: int
+) -> list[Memory]:
+    """Read `limit` memories from behind `start`, an (occurred_at, id), back in time."""
+    rows = await fetch(
+        pool,
+        "SELECT * FROM memory_layer.newest_memories($1, $2, $3, $4, $5, $6, $7, $8)",
+        user_id,
+        filters.provider,
+        filters.conversation_id,
+        filters.after,
+        filters.before,
+        *(start or (None, None)),
+        limit,
+    )
+    return [memory_from(row) for row in rows]
+
+
+async def oldest(
     conn: Connection,
     user_id: UUID,
     filters: Filters,
     start: tuple[datetime, UUID] | None,
     limit: int,
-    *,
-    oldest_first: bool = False,
 ) -> list[Memory]:
-    """Read `limit` memories from behind `start`, a (occurred_at, id), by time and then id."""
-    beyond, order = (">", "ASC") if oldest_first else ("<", "DESC")
+    """Read `limit` memories from behind `start`, an (occurred_at, id), on in time."""
     rows = await conn.fetch(
         f"""
         SELECT {COLUMNS} FROM memory_layer.memories
@@ -212,10 +235,10 @@ async def page(
            AND ($3::text IS NULL OR conversation_id = $3)
            AND ($4::timestamptz IS NULL OR occurred_at >= $4)
            AND ($5::timestamptz IS NULL OR occurred_at < $5)
-           AND ($6::timestamptz IS NULL OR (occurred_at, id) {beyond} ($6, $7::uuid))
-         ORDER BY occurred_at {order}, id {order}
+           AND ($6::timestamptz IS NULL OR (occurred_at, id) > ($6, $7::uuid))
+         ORDER BY occurred_at, id
          LIMIT $8
-        """,  # nosec B608 # of constants; the words for the order are ours
+        """,  # nosec B608 # made of the constant above
         user_id,
         filters.provider,
         filters.conversation_id,
@@ -292,6 +315,12 @@ async def _forget_derived(conn: Connection, user_id: UUID, memory_id: UUID) -> N
     )
 
 
-def memory_from(row: asyncpg.Record | dict[str, Any]) -> Memory:
-    """Make a memory of a row of COLUMNS, its metadata still text."""
-    return Memory(**dict(row) | {"metadata": json.loads(row["metadata"])})
+_WIDTH = len(fields(Memory))
+_METADATA = [field.name for field in fields(Memory)].index("metadata")
+
+
+def memory_from(row: asyncpg.Record) -> Memory:
+    """Make a memory of a row that begins with COLUMNS, its metadata still text."""
+    columns = list(row[:_WIDTH])
+    columns[_METADATA] = json.loads(columns[_METADATA])
+    return Memory(*columns)

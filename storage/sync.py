@@ -1,7 +1,6 @@
 """What changed of a user's memories since a number, for clients that keep a copy."""
 
 from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
 from storage.database import Connection
@@ -61,9 +60,7 @@ async def page(
         limit,
         MOST_BYTES,
     )
-    return [_change(dict(row)) for row in rows]
-
-
-def _change(row: dict[str, Any]) -> Change:
-    number, deleted = row.pop("change_seq"), row.pop("deleted")
-    return Change(row["id"], number, None if deleted else memory_from(row))
+    return [
+        Change(row["id"], row["change_seq"], None if row["deleted"] else memory_from(row))
+        for row in rows
+    ]

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 from storage.database import Connection
@@ -43,12 +42,7 @@ async def page(
         *(start or (None, None)),
         limit,
     )
-    return [_trashed(dict(row)) for row in rows]
-
-
-def _trashed(row: dict[str, Any]) -> Trashed:
-    deleted_at = row.pop("deleted_at")
-    return Trashed(memory_from(row), deleted_at)
+    return [Trashed(memory_from(row), row["deleted_at"]) for row in rows]
 
 
 async def restore(conn: Connection, user_id: UUID, memory_id: UUID, number: int) -> bool:

@@ -18,7 +18,7 @@ from core.config import Settings
 from core.embedding_worker import EmbeddingWorker
 from core.embeddings import Span, Vectors
 from core.save_queue import write_together
-from storage import change_feed, embedding_queue
+from storage import change_feed, embedding_queue, pgvector
 from storage.database import Pool, acting_as, open_pool
 from tests.conftest import app_client, sign_up, until
 from tests.embedding_server import EmbeddingServer, embedding_server
@@ -133,7 +133,7 @@ async def test_two_workers_share_the_work_and_embed_each_memory_once(
     assert sorted(row["prompt"] for row in rows) == sorted(texts)
     assert {tuple(row)[1:6] for row in rows} == {("done", "test:one", None, 0, "test:one")}
     for row in rows:
-        [stored] = change_feed.vectors_from(row["vector"], 1)
+        [stored] = pgvector.vectors_from(row["vector"], 1)
         assert np.array_equal(stored, vector(row["prompt"]))
 
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
 import asyncpg
+import numpy as np
 import pytest
 
 from core.capture import Capture
@@ -196,7 +197,7 @@ async def test_vectors_and_use_that_come_late_are_not_written(pool, database):
     (leased,) = await embedding_queue.lease(pool, UUID(int=0))
     await erasure.mark(pool, user_id)
 
-    chunks = [EmbeddedChunk("prompt", 0, 3, [1.0, 0.0])]
+    chunks = [EmbeddedChunk("prompt", 0, 3, np.array([1.0, 0.0]))]
     embedded = [Embedded(leased, chunks, leased.pack())]
     assert not await embedding_queue.finish(pool, "model", embedded)
     async with acting_as_meter(pool) as conn:

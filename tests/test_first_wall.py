@@ -122,7 +122,7 @@ BY_MODULE: dict[str, dict[str, Callable[[Connection], Awaitable[Any]]]] = {
     "memory_store": {
         "read": lambda c: memory_store.read(c, BOB, EDITED),
         "read_many": lambda c: in_order(memory_store.read_many(c, BOB, ids)),
-        "page": lambda c: memory_store.page(c, BOB, Filters(), None, 9),
+        "oldest": lambda c: memory_store.oldest(c, BOB, Filters(), None, 9),
         "edit": lambda c: memory_store.edit(c, BOB, EMBEDDED, {"content_hash": bytes(32)}, 90),
         "delete": lambda c: memory_store.delete(c, BOB, EMBEDDED, 90),
     },

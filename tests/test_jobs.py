@@ -204,8 +204,7 @@ async def test_no_job_takes_a_memory_that_its_owner_did_not_delete(
     assert set(ran) == {run.name for run in await jobs.list_runs() if run.outcome == "ok"}
     assert len(ran) >= 6
     for who in (alice, bob):
-        async with acting_as(pool, who) as conn:
-            page = await memory_store.page(conn, who, Filters(), None, 10)
+        page = await memory_store.newest(pool, who, Filters(), None, 10)
         assert {memory.id for memory in page} == kept[who]
     assert await database.fetchval("SELECT count(*) FROM memory_layer.memories") == 7
 

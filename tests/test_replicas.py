@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import httpx
+import numpy as np
 import pytest
 
 from core.capture import Capture
@@ -226,7 +227,7 @@ async def test_saves_and_the_embedding_worker_never_deadlock(pool: Pool) -> None
     """An embedder that is away gives memories back while their answers arrive in any order."""
     user_id, ids, chance = uuid4(), [uuid4() for _ in range(8)], random.Random(5)
     await write_together(pool, [Capture(user_id, i, "prompt", "text") for i in ids])
-    chunk = EmbeddedChunk("prompt", 0, 4, [1.0, 0.0])
+    chunk = EmbeddedChunk("prompt", 0, 4, np.array([1.0, 0.0]))
     finished = False
 
     async def worker() -> int:

@@ -5,12 +5,19 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
 
 import asyncpg
 import httpx
 import pytest
 
+from core.capture import Capture
 from core.config import ROOT
+from core.save_queue import write_together
+from storage import change_feed, memory_store
+from storage.database import Pool, open_pool
+from storage.memory_store import Filters
 from tests.conftest import Server, issue_token, sign_up
 from tests.test_isolation import (
     ATTEMPTS,
@@ -21,6 +28,7 @@ from tests.test_isolation import (
 )
 
 OWNED = re.compile(r"\b(?:\w+\.)?user_id = \$1(?!\d)")
+OWNER = re.compile(r"\b(?:\w+\.)?user_id = person\b")
 # Signing in serves those who are nobody yet: its role is bound to no user.
 AS_THEY_ARE = ("accounts.py",)
 LEAST_WHERES = 50
@@ -81,16 +89,63 @@ async def test_a_service_that_names_no_owner_gives_and_changes_nothing_of_anothe
             assert await everything_of(client, alice) == before, route
 
 
+FUNCTIONS = ("own_memories", "newest_memories", "next_changes")
+OF_FUNCTIONS = """
+    SELECT pg_get_functiondef(oid) AS definition, prosecdef, proowner::regrole::text AS owner,
+           coalesce(proacl::text, '=X') ~ '[{,]=X' AS for_all
+      FROM pg_proc WHERE pronamespace = 'memory_layer'::regnamespace AND proname = ANY($1)
+"""
+
+
+async def all_that_is_seen(pool: Pool, user_id: UUID, memory_id: UUID) -> list[Any]:
+    """By the three functions, one after the other."""
+    _, read = await memory_store.own(pool, user_id, [memory_id])
+    batch = await change_feed.few_since(pool, user_id, 0, 9, "test:one")
+    assert batch
+    return [
+        *read,
+        *await memory_store.newest(pool, user_id, Filters(), None, 9),
+        *batch.feed.changes,
+    ]
+
+
+async def test_functions_that_name_no_owner_give_nothing_of_anothers(
+    database_url: str, database: asyncpg.Connection
+) -> None:
+    alice, bob, memory_id = uuid4(), uuid4(), uuid4()
+    async with open_pool(database_url, 1, 2) as pool:
+        await write_together(pool, [Capture(alice, memory_id, "prompt", "secret of alice")])
+        await write_together(pool, [Capture(bob, uuid4(), "prompt", "mine")])
+        functions = await database.fetch(OF_FUNCTIONS, FUNCTIONS)
+        assert {(f["prosecdef"], f["owner"], f["for_all"]) for f in functions} == {
+            (True, "memory_layer_app", False)
+        }
+        assert len(functions) == len(FUNCTIONS)
+        for function in functions:
+            careless, wheres = OWNER.subn("true", function["definition"])
+            assert wheres >= 1
+            await database.execute(careless)
+
+        seen = [each.id for each in await all_that_is_seen(pool, bob, memory_id)]
+        assert len(seen) == 2 and memory_id not in seen
+
+        for table in ("memories", "user_state"):
+            await database.execute(f"ALTER TABLE memory_layer.{table} DISABLE ROW LEVEL SECURITY")
+        seen = [each.id for each in await all_that_is_seen(pool, bob, memory_id)]
+        assert seen.count(memory_id) >= len(FUNCTIONS)
+
+
 async def test_the_careless_service_is_one(
     careless: Server, client: httpx.AsyncClient, database: asyncpg.Connection
 ) -> None:
     """Where the second wall is down as well, bob reads what is alice's: the test above can fail."""
     alice, bob = await sign_up(client, "alice"), await sign_up(client, "bob")
     body = {"prompt": "secret of alice", "provider": "claude"}
-    await client.post("/save-prompt", json=body, headers=alice)
+    saved = await client.post("/save-prompt", json=body, headers=alice)
+    memory_id = saved.json()["data"]["memory_id"]
     await database.execute("ALTER TABLE memory_layer.memories DISABLE ROW LEVEL SECURITY")
 
     async with httpx.AsyncClient(base_url=careless.url, timeout=30) as http:
-        listed = await http.get("/memories", headers=bob)
+        read = await http.get(f"/memories/{memory_id}", headers=bob)
 
-    assert "secret of alice" in listed.text
+    assert "secret of alice" in read.text
