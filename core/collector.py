@@ -14,7 +14,7 @@ def spare_the_collector() -> None:
 
 async def trim_memory() -> str:
     """Return pages that hold nothing any more. The C library of Linux keeps them where what is
-    loaded and dropped is of ever other sizes, as caches are, and the process grows for hours."""
+    loaded and dropped is of ever other sizes, as caches are, and the process grows on."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     gave = await asyncio.to_thread(trim, 0) if trim else 0
     return "some" if gave else "none"
