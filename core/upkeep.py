@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 
 from core import trash
+from core.collector import trim_memory
 from core.erasure import Erasures
 from core.jobs import Job
 from core.local_auth import MAX_IDLE
@@ -59,6 +60,7 @@ def all_jobs(
         Job("end_sessions", HOUR, "End sessions that 30 days went unused", end_sessions),
         Job("purge_tokens", DAY, "Forget tokens that expired over 30 days ago", purge_tokens),
         Job("verify_caches", 5 * MINUTE, compare, verify_caches, everywhere=True),
+        Job("trim_memory", 5 * MINUTE, "Give back unused memory", trim_memory, everywhere=True),
         Job("finish_erasures", 10 * MINUTE, "Finish erasing accounts", erasures.finish_all),
         Job("remove_marks", DAY, "Forget who was erased over 8 days ago", remove_marks),
     ]

@@ -1,10 +1,12 @@
 """What runs in the background: once for all replicas, in sight, and never at a memory's cost."""
 
 import asyncio
+import platform
 from uuid import uuid4
 
 import asyncpg
 import httpx
+import psutil
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -325,6 +327,18 @@ async def test_a_cache_that_differs_from_the_database_is_dropped(pool, database,
     found = await retrieval.recall(alice, "walrus", 10, Filters())
     assert len(found.hits) == 1
     assert await detail_of(jobs, "verify_caches") == "2 caches, 0 differed"
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other libraries keep nothing")
+async def test_memory_between_what_is_in_use_goes_back_to_the_system(jobs):
+    process, texts = psutil.Process(), [bytearray(20_000) for _ in range(4_000)]
+    del texts[::2]  # what is left keeps the heap from shrinking at its end
+    before = process.memory_info().rss
+
+    assert await detail_of(jobs, "trim_memory") == "some"
+
+    assert process.memory_info().rss < before - 15 * 2**20
+    assert len(texts) == 2_000
 
 
 async def test_an_erasure_that_was_cut_short_is_finished(pool, database, jobs):

@@ -1,6 +1,8 @@
 """What a tier may spend: exactly that, and nothing is refused because Redis is away."""
 
 import asyncio
+import contextlib
+import gc
 import time
 from collections import Counter
 from contextlib import asynccontextmanager
@@ -17,7 +19,7 @@ from pydantic import SecretStr
 from core.config import Settings
 from core.plans import Plans
 from core.rate_limiter import RateLimiter
-from storage.counters import DAY, NO_MINUTE, Ask, LocalCounters
+from storage.counters import DAY, NO_MINUTE, Ask, CountersAway, LocalCounters
 from storage.database import acting_as, open_pool
 from storage.redis_counters import SECONDS, RedisCounters
 from tests.conftest import app_client, sign_up, until
@@ -337,6 +339,27 @@ async def test_a_stall_of_our_own_is_not_taken_for_an_absent_redis(valkey):
         time.sleep(0.15)  # noqa: ASYNC251 - the loop stands still, and its time-outs are over
         assert (await asked).used_today == used
     await counters.aclose()
+
+
+async def test_a_call_leaves_nothing_behind_for_the_collector(own_valkey):
+    """It runs seldom, and what waits for it makes the process grow."""
+    counters, calls = RedisCounters(own_valkey.url), 8
+    asked = Ask(uuid4(), per_minute=100, per_day=100, day=0, used=0)
+    await counters.spend(asked)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(calls):
+            await counters.spend(asked)
+        assert gc.collect() < calls
+        own_valkey.freeze()
+        with contextlib.suppress(CountersAway):
+            assert await counters.spend(asked) is None
+        await asyncio.sleep(0)  # what woke us is of the turn before
+        assert not [one for one in gc.get_objects() if isinstance(one, CountersAway)]
+    finally:
+        gc.enable()
+        await counters.aclose()
 
 
 async def test_a_hung_redis_is_waited_for_once_and_then_not_asked(own_valkey, database_url):

@@ -4,13 +4,15 @@ import asyncio
 from collections import Counter
 
 import asyncpg
-import httpx
 
-from tests.faults.people import Expected, Person, how, ids_with_word
+from tests.faults.people import Expected, Person, answer_of, how, ids_with_word
 from tests.faults.stand import Stand
+from tests.faults.why import why_not_found
 
 Texts = tuple[str | None, str | None]
 AT_ONCE = 4
+# Of each person: to explain one takes seconds, and a replica.
+MOST_EXPLAINED = 3
 PATIENCE = 60
 
 
@@ -31,7 +33,8 @@ async def check_everything(
         lost += await differences(person, standing, "that followed the changes")
         person.copy, person.cursor = {}, None
         lost += await differences(person, standing, "made anew")
-        stale += await search_all(person, list(standing.items())[: most_searches // len(crowd)])
+        some = list(standing.items())[: most_searches // len(crowd)]
+        stale += await search_all(stand, person, some)
     conn = await asyncpg.connect(stand.database_url)
     stored = await conn.fetchval(
         "SELECT count(*) FROM memory_layer.memories WHERE deleted_at IS NULL"
@@ -71,7 +74,7 @@ async def read_all(person: Person) -> dict[str, Texts]:
     found: dict[str, Texts] = {}
     query: dict[str, object] = {"limit": 100}
     for page_number in range(1_000_000):
-        answer = await _answer(person, page_number % 2, "GET /memories", query=query)
+        answer = await answer_of(person, page_number % 2, "GET /memories", query=query)
         page = answer.json()["data"]
         for memory in page["memories"]:
             key = memory["id"] + (" again" if memory["id"] in found else "")
@@ -80,17 +83,6 @@ async def read_all(person: Person) -> dict[str, Texts]:
             return found
         query["cursor"] = page["next_cursor"]
     raise AssertionError("the list has no end")
-
-
-async def _answer(person: Person, door: int, what: str, **more: object) -> httpx.Response:
-    """Ask until there is an answer: the storm is over, but sessions may be of another time."""
-    while True:
-        answer = await person.ask(door, what, **more)  # type: ignore[arg-type]
-        if answer is not None and answer.status_code == 200:
-            return answer
-        if answer is not None and answer.status_code == 401:
-            await person.refresh(door)
-        await asyncio.sleep(0.1)
 
 
 def compare(person: Person, standing: dict[str, Texts]) -> tuple[list[str], list[str]]:
@@ -116,19 +108,23 @@ def _is_as_told(expected: Expected, seen: Texts) -> bool:
     return seen[0] == expected.prompt and expected.response in (None, seen[1])
 
 
-async def search_all(person: Person, waiting: list[tuple[str, Texts]]) -> list[str]:
+async def search_all(stand: Stand, person: Person, waiting: list[tuple[str, Texts]]) -> list[str]:
     """Search for each memory by its own word, at one replica or the other."""
     missed: list[str] = []
+    explaining = asyncio.Lock()
 
     async def work() -> None:
         while waiting:
             memory_id, (prompt, _) = waiting.pop()
             word = next(word for word in str(prompt).split() if word.startswith("qz"))
             door = len(waiting) % 2
-            answer = await _answer(person, door, "POST /search", body={"query": word})
-            if (ids := ids_with_word(answer)) != [memory_id]:
-                told = f"person {person.number}, {word}, replica {door}: {ids} in the end"
-                missed.append(told + how(answer))
+            answer = await answer_of(person, door, "POST /search", body={"query": word})
+            if ids_with_word(answer) != [memory_id]:
+                async with explaining:
+                    told = f"replica {door}{how(answer)}"
+                    if len(missed) < MOST_EXPLAINED:
+                        told = await why_not_found(stand, person, memory_id, word, answer, door)
+                    missed.append(f"person {person.number}, {word}, in the end: {told}")
 
     await asyncio.gather(*(work() for _ in range(AT_ONCE)))
     return missed

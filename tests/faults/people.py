@@ -268,6 +268,17 @@ def _is_ours(answer: httpx.Response) -> bool:
     return answer.headers.get("Content-Type", "").startswith("application/json")
 
 
+async def answer_of(person: Person, door: int, what: str, **more: Any) -> httpx.Response:
+    """Ask until there is an answer: the storm is over, but sessions may be of another time."""
+    while True:
+        answer = await person.ask(door, what, **more)
+        if answer is not None and answer.status_code == 200:
+            return answer
+        if answer is not None and answer.status_code == 401:
+            await person.refresh(door)
+        await asyncio.sleep(0.1)
+
+
 def how(answer: httpx.Response) -> str:
     """Say of a search's answer what may explain that something is not in it."""
     said = answer.json()["data"]
