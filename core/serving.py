@@ -1,17 +1,14 @@
 """Run the service from the command line: check the settings, serve, say what to open next."""
 
-import asyncio
 import logging
 import resource
 import signal
 import socket
 import sys
 from types import FrameType
-from typing import Any
 
 import uvicorn
 from pydantic import ValidationError
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from core import logs
 from core.config import Settings, complaints
@@ -37,7 +34,7 @@ def serve(app: str) -> int:
             host=settings.host,
             port=settings.port,
             loop="uvloop",
-            http=_Protocol,
+            http="httptools",
             access_log=False,
             log_config=None,
             log_level="warning",
@@ -84,47 +81,6 @@ def _plain_start_errors(record: logging.LogRecord) -> bool:
         return True
     print(text, file=sys.stderr)
     return False
-
-
-class _Protocol(HttpToolsProtocol):
-    """Sends the head of an answer together with its body: a system call less, on both sides."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        self._out = _HeadWithBody(transport)
-        super().connection_made(self._out)  # type: ignore[arg-type]
-
-    def on_response_complete(self) -> None:
-        self._out.flush()
-        super().on_response_complete()
-
-
-class _HeadWithBody:
-    """A transport that holds back a head that says how long the body is that follows it."""
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        self._head = b""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-    def write(self, data: bytes) -> None:
-        if self._head:
-            head, self._head = self._head, b""
-            self._transport.writelines((head, data))
-        elif data.startswith(b"HTTP/1.1 ") and b"\r\ncontent-length: " in data:
-            self._head = data
-        else:
-            self._transport.write(data)
-
-    def flush(self) -> None:
-        """There is no body where the method was HEAD, or where the app has failed."""
-        if self._head and not self._transport.is_closing():
-            self.write(b"")
-
-    def close(self) -> None:
-        self.flush()
-        self._transport.close()
 
 
 class _Server(uvicorn.Server):

@@ -1,7 +1,5 @@
 """What surrounds every request: who may call from where, and what an operator sees."""
 
-import asyncio
-
 import pytest
 
 from core.config import Settings, SettingsError
@@ -152,18 +150,3 @@ def test_an_empty_variable_is_no_value():
 )
 def test_a_session_poolers_few_connections_are_spared(url, most):
     assert most_connections(url, 20) == most
-
-
-async def test_an_answer_comes_in_one_piece_also_where_it_has_no_body(module_server):
-    reader, writer = await asyncio.open_connection("127.0.0.1", module_server.port)
-    for method, status, end in [
-        ("GET", b"200 OK", b"}"),
-        ("HEAD", b"405 Method Not Allowed", b"\r\n\r\n"),
-        ("GET", b"200 OK", b"}"),
-    ]:
-        writer.write(f"{method} /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
-        piece = await asyncio.wait_for(reader.read(65_536), 60)
-
-        assert piece.startswith(b"HTTP/1.1 " + status)
-        assert piece.endswith(end)
-    writer.close()
