@@ -17,7 +17,7 @@ K1, B = 1.2, 0.9
 class KeywordScores:
     """Arrays of shape (slots,): BM25 by side, and the share of the query's rarity that is held.
 
-    `held`, shape (terms, slots), says whether either side holds a term.
+    `held`, shape (2, pairs), has numbers of terms above slots that hold them, on either side.
     """
 
     by_side: dict[str, np.ndarray]
@@ -30,13 +30,10 @@ def score(terms: Counter[str], fields: Mapping[str, Field], slots: int) -> Keywo
     rarest = [max(of_term) for of_term in zip(*rarities.values(), strict=True)]
     total = sum(rarest) or 1.0
     shares = np.array([rarity / total for rarity in rarest], np.float32)
-    held = np.zeros((len(terms), slots), dtype=bool)
-    for field in fields.values():
-        held[field.terms, field.slots] = True
     return KeywordScores(
         {side: _bm25(terms, field, rarities[side], slots) for side, field in fields.items()},
         np.maximum(*(_sums(shares[field.terms], field, slots) for field in fields.values())),
-        held,
+        np.concatenate([(field.terms, field.slots) for field in fields.values()], axis=1),
     )
 
 

@@ -26,8 +26,8 @@ class Evidence:
     """What speaks for each slot, arrays of shape (slots,); a similarity of -1 means unknown.
 
     `order` lists slots: those of each conversation one after the other, as it went. `cosines` are
-    of the chunks, and `chunk_slots` says whose each is; a slot of -1 is nobody's. `held` has an
-    array for each of the query's terms: whether the memory holds it.
+    of the chunks, and `chunk_slots` says whose each is; a slot of -1 is nobody's. `held` has
+    the numbers of the query's terms above slots that hold them.
     """
 
     allowed: np.ndarray

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import tracemalloc
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
@@ -12,8 +13,10 @@ import pytest
 from benchmarks import conversations, measures
 from core.ranking import beside, best_of_conversation, rank
 from core.time_hints import period
+from storage import conversation_index
 from storage.analyzer import terms
 from storage.change_feed import Change
+from storage.conversation_index import word_scores
 from storage.memory_store import Filters
 from storage.packed_terms import pack
 from storage.user_index import Evidence, UserIndex
@@ -205,7 +208,7 @@ def test_what_was_just_saved_stands_first_for_its_own_words_before_it_is_embedde
         occurred_at=np.zeros(count),
         answered=np.ones(count, bool),
         conversation=np.full(count, -1),
-        held=np.empty((0, count), bool),
+        held=np.empty((2, 0), int),
         speaker_named=np.zeros(count, bool),
         order=np.arange(count),
     )
@@ -327,3 +330,20 @@ def test_a_difference_of_nothing_lies_within_its_noise():
 
     assert change == 0
     assert low < 0 < high
+
+
+def test_a_query_of_thousands_of_words_takes_little_memory(monkeypatch):
+    words, slots, each = 3_000, 20_000, 20
+    conversation = np.arange(slots) // 2
+    at = np.random.default_rng(1).integers(0, slots, words * each)
+    held = np.stack([np.repeat(np.arange(words), each), at])
+
+    tracemalloc.start()
+    scores = word_scores(conversation, held)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert most < 60 * 2**20
+    monkeypatch.setattr(conversation_index, "MOST_CELLS", words * slots)
+    assert (scores == word_scores(conversation, held)).all()
+    assert scores.max() > 0
