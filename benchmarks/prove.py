@@ -161,7 +161,7 @@ def parts(faults: int, users: int) -> list[Part]:
             "search index",
             script("index", "--rounds", "3", *("--only", "scan"), *("--only", "http")),
             (
-                Figure("codes against flat, times", rf"faster than flat \| {NUMBER}.*≥ 3", None, 3),
+                Figure("codes against flat, times", rf"than IndexFlatIP \| {NUMBER}.*≥ 3", None, 3),
                 Figure("recall@10 of codes", rf"recall@10[^|]*\| {NUMBER}", at_least=0.99),
                 Figure("/search over HTTP, p50 ms", rf"over HTTP[^|]*\| {NUMBER}", 10),
                 Figure("p95 ms", rf"^\| … p95 \| {NUMBER}", 25),
