@@ -8,7 +8,9 @@ from tests.extension.conftest import Extension, whole
 from tests.extension.sites import Plan, Sites
 
 CHUNKS = 3_000
-MOST_MS_PER_100_CHUNKS = 1.0
+# Of what the site's own loop takes, which only reads the stream and drops it. It is 0.41 where 100
+# chunks take the tap 0.8 ms; the time alone depends on what else the machine does.
+MOST_OF_THE_SITES_OWN = 0.55
 TRIES = 6
 
 
@@ -42,20 +44,22 @@ def milliseconds_below(profile: dict[str, Any], script: str) -> float:
     return sum(delta for sample, delta in spent if sample in inside) / 1_000
 
 
-async def test_the_tap_takes_at_most_a_millisecond_for_100_chunks(
+async def test_the_tap_takes_about_half_of_what_a_site_takes_to_read_its_own_answer(
     extension: Extension, sites: Sites
 ) -> None:
     page = await extension.open("claude")
-    costs = []
+    shares, costs = [], []
     for n in range(TRIES):
         plan = Plan(answer="word " * CHUNKS, chunks=CHUNKS)
         sites.plan(f"Stream {n}", plan)
         profile = await profiled(extension, page, f"Stream {n}")
-        costs.append(milliseconds_below(profile, "/tap.js") / (sites.sent / 100))
-        if costs[-1] <= MOST_MS_PER_100_CHUNKS:
+        tap, site = (milliseconds_below(profile, script) for script in ("/tap.js", "/site.js"))
+        shares.append(tap / site)
+        costs.append(tap / (sites.sent / 100))
+        if shares[-1] <= MOST_OF_THE_SITES_OWN:
             break
     await extension.until_saved(whole(len(costs)))
 
     print(f"tap: {min(costs):.3f} ms of the main thread per 100 chunks, of {costs}")
-    # Others use this machine too: the best of a few is what the tap itself takes.
-    assert 0 < min(costs) <= MOST_MS_PER_100_CHUNKS
+    print(f"of what the site itself takes: {min(shares):.2f}, of {shares}")
+    assert 0 < min(shares) <= MOST_OF_THE_SITES_OWN
