@@ -23,8 +23,9 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -216,6 +217,15 @@ def percentile(times: Counter[float], share: float) -> float:
     return max(times)
 
 
+class Looked(NamedTuple):
+    """When, and for how many seconds till then the event loops of all processes had worked, and had
+    stood ready while others had the cores."""
+
+    at: float
+    worked: float
+    stood: float
+
+
 @dataclass(frozen=True)
 class Stage:
     """A service under load: people with memories sign in with `tokens`, each always at the same
@@ -229,6 +239,12 @@ class Stage:
     def cpu_seconds(self) -> float:
         times = [process.cpu_times() for process in self.processes]
         return sum(each.user + each.system for each in times)
+
+    def look(self) -> Looked:
+        """Of the main threads, which run the event loops, as Linux counts it."""
+        counted = [Path(f"/proc/{each.pid}/schedstat").read_text() for each in self.processes]
+        worked, stood, _ = zip(*(map(int, line.split()) for line in counted), strict=True)
+        return Looked(time.time(), sum(worked) / 1e9, sum(stood) / 1e9)
 
 
 @contextlib.asynccontextmanager
@@ -264,15 +280,25 @@ async def one_round(
     settings = {"DEFAULT_TIER": "pro", "LOG_LEVEL": "info"}
     async with stage(kind, url, users, memories, replicas, **settings) as on:
         before, pace = on.cpu_seconds(), [pace_of_the_machine()]
+        looked: list[Looked] = []
+        looking = asyncio.create_task(look_on(on, looked))
         load = await locust(on.addresses, on.tokens, users, seconds)
+        looking.cancel()
         pace.append(pace_of_the_machine())
         spent = on.cpu_seconds() - before
         backlog = await waiting(url)
         served = by_the_service(on.logs, load.began)
     passed = report(kind, load, users, backlog, spent / load.requests, replicas)
     report_routes(load, served)
+    report_loops([each for each in looked if each.at >= load.began], replicas)
     print(f"A fixed piece of work, before and after, ms: {pace[0]:.0f}, {pace[1]:.0f}", flush=True)
     return passed
+
+
+async def look_on(on: Stage, looked: list[Looked]) -> None:
+    while True:
+        looked.append(on.look())
+        await asyncio.sleep(1)
 
 
 def pace_of_the_machine() -> float:
@@ -322,6 +348,21 @@ def report_routes(load: Load, served: Served) -> None:
     worst = ", ".join(f"{count} in second {second}" for second, count in served.slow.most_common(5))
     print(f"\nSlower than {SLOW_MS} ms in the service: {served.slow.total()} ({worst})")
     print(f"Refused by the service: {dict(served.refused)}", flush=True)
+
+
+def report_loops(looked: list[Looked], replicas: int) -> None:
+    """What answers wait for: a loop that has no time left, or a core."""
+
+    def shares(one: Looked, other: Looked) -> tuple[float, float]:
+        time_of_all = (other.at - one.at) * replicas
+        return (other.worked - one.worked) / time_of_all, (other.stood - one.stood) / time_of_all
+
+    worked, stood = shares(looked[0], looked[-1])
+    most = max(sum(shares(one, other)) for one, other in pairwise(looked))
+    print(
+        f"An event loop worked {worked:.2f} of the time and stood ready without a core {stood:.2f}"
+    )
+    print(f"Both together, in the fullest second: {most:.2f}", flush=True)
 
 
 async def compare(
