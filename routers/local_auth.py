@@ -100,6 +100,15 @@ router = APIRouter(
     },
 )
 NEEDS_TOKEN: dict[str, Any] = {"security": [{"bearer": []}]}
+SIGN_OUT_SCOPE: dict[str, Any] = {
+    "parameters": [
+        {
+            "name": "scope",
+            "in": "query",
+            "schema": {"enum": ["global", "local", "others"], "default": "global"},
+        }
+    ]
+}
 # Answered only so that clients are refused in the protocol's words.
 not_offered: dict[str, Any] = {"include_in_schema": False}
 
@@ -185,7 +194,9 @@ async def change_user(request: Request) -> Response:
     return _private(await _service(request).change_account(await _bearer(request), change))
 
 
-@router.post("/logout", status_code=204, response_class=Response, openapi_extra=NEEDS_TOKEN)
+@router.post(
+    "/logout", status_code=204, response_class=Response, openapi_extra=NEEDS_TOKEN | SIGN_OUT_SCOPE
+)
 async def sign_out(request: Request) -> Response:
     """End all sessions of the account, or with ?scope=local or others just these."""
     scope = request.query_params.get("scope", "global")
