@@ -93,6 +93,7 @@ class DatabaseIndex:
         cosines = np.frombuffer(self.chunks["cosines"] or b"", ">f4").astype(np.float32)
         chunk_slots, sides = self._chunk_slots(), self.chunks["sides"] or b""
         return Evidence(
+            terms=len(terms),
             allowed=self._column("allowed", "?"),
             keywords=words.by_side,
             coverage=words.coverage,

@@ -25,11 +25,12 @@ _DICTIONARY_BYTES = 200
 class Evidence:
     """What speaks for each slot, arrays of shape (slots,); a similarity of -1 means unknown.
 
-    `order` lists slots: those of each conversation one after the other, as it went. `cosines` are
-    of the chunks, and `chunk_slots` says whose each is; a slot of -1 is nobody's. `held` has
-    the numbers of the query's terms above slots that hold them.
+    `terms` counts those of the query. `order` lists slots: those of each conversation one after the
+    other, as it went. `cosines` are of the chunks, and `chunk_slots` says whose each is; a slot of
+    -1 is nobody's. `held` has the numbers of the query's terms above slots that hold them.
     """
 
+    terms: int
     allowed: np.ndarray
     keywords: dict[str, np.ndarray]
     coverage: np.ndarray
@@ -229,6 +230,7 @@ class UserIndex:
             said = memories["occurred"], memories["created"]
             self._order = conversation_index.in_order(conversation, *said)
         return Evidence(
+            terms=len(terms),
             allowed=self._allowed(filters),
             keywords=words.by_side,
             coverage=words.coverage,

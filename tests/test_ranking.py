@@ -192,17 +192,15 @@ def test_a_memory_is_found_by_the_month_it_is_of():
     ]
 
 
-def test_what_was_just_saved_stands_first_for_its_own_words_before_it_is_embedded():
-    """Others, all embedded, have some cosine with anything; they hold none of the words."""
-    count = 40
-    nothing = np.full(count, -1.0)
-    words = np.append(np.zeros(count - 1), 7.5)
-    some = np.append(np.random.default_rng(3).uniform(0.02, 0.3, count - 1), -1)
-    evidence = Evidence(
+def evidence_of(words, coverage, similarity, side="prompt", terms=1):
+    """Of memories that stand for themselves, with all that is known of them on one side."""
+    count, other = len(words), "response" if side == "prompt" else "prompt"
+    return Evidence(
+        terms=terms,
         allowed=np.ones(count, bool),
-        keywords={"prompt": words, "response": np.zeros(count)},
-        coverage=np.append(np.zeros(count - 1), 1.0),
-        similarity={"prompt": some, "response": nothing},
+        keywords={side: np.array(words), other: np.zeros(count)},
+        coverage=np.array(coverage),
+        similarity={side: np.array(similarity), other: np.full(count, -1.0)},
         cosines=np.empty(0),
         chunk_slots=np.empty(0, int),
         occurred_at=np.zeros(count),
@@ -213,10 +211,45 @@ def test_what_was_just_saved_stands_first_for_its_own_words_before_it_is_embedde
         order=np.arange(count),
     )
 
+
+SOME_COSINES = np.random.default_rng(3).uniform(0.02, 0.3, 39)
+
+
+def test_what_was_just_saved_stands_first_for_its_own_words_before_it_is_embedded():
+    """Others, all embedded, have some cosine with anything; they hold none of the words."""
+    evidence = evidence_of([0.0] * 39 + [7.5], [0.0] * 39 + [1.0], [*SOME_COSINES, -1])
+
     first, *others = rank(evidence, 10)
 
-    assert (first.slot, first.lexical, first.dense) == (count - 1, 1.0, None)
+    assert (first.slot, first.lexical, first.dense) == (39, 1.0, None)
     assert {hit.lexical for hit in others} == {0.0}
+
+
+@pytest.mark.parametrize("side", ["prompt", "response"])
+def test_a_word_that_one_memory_alone_holds_brings_it_first_whatever_it_means(side):
+    """An error code or a name of one's own means little to an embedder."""
+    evidence = evidence_of([0.0] * 39 + [7.5], [0.0] * 39 + [1.0], [*SOME_COSINES, -0.14], side)
+
+    first, *others = rank(evidence, 10)
+
+    assert (first.slot, first.lexical) == (39, 1.0)
+    assert [hit.dense for hit in others] == sorted(SOME_COSINES, reverse=True)[:9]
+
+
+def test_a_whole_sentence_is_looked_for_by_its_meaning_too():
+    evidence = evidence_of([0.0] * 39 + [7.5], [0.0] * 39 + [1.0], [*SOME_COSINES, 0], terms=12)
+
+    first, *_ = rank(evidence, 10)
+
+    assert first.dense == max(SOME_COSINES)
+
+
+def test_a_word_that_many_hold_leaves_it_to_the_meaning_which_of_them_comes_first():
+    held = [0.0] * 29 + [1.0] * 10
+
+    found = rank(evidence_of(held, held, SOME_COSINES), 5)
+
+    assert [hit.dense for hit in found] == sorted(SOME_COSINES[-10:], reverse=True)[:5]
 
 
 def test_a_filter_leaves_nothing_of_other_conversations_in_the_score():
