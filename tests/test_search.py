@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from core.snippets import snippet
+from storage import analyzer
 from storage.analyzer import terms
-from storage.change_feed import PAGE, Change
+from storage.change_feed import PAGE, Change, Chunks
 from storage.memory_store import Filters
 from storage.packed_terms import pack
 from storage.user_index import UserIndex
@@ -300,6 +301,41 @@ def test_words_that_were_not_known_are_taken_in_with_the_next_change():
     index.apply([known])
 
     assert found_in(index, "walrus") == [memory_id]
+
+
+def test_vectors_of_what_was_deleted_leave_the_cache_and_all_others_stay():
+    ids, vectors = [uuid4() for _ in range(1_500)], np.eye(1_500, 256, dtype=np.float32)
+    vectors[-1], sides = 1 / 16, np.zeros(1_500, np.int8)
+    index = UserIndex(256)
+    chunks = Chunks([each.bytes for each in ids], sides, sides, sides, vectors)
+    index.apply([change(each, n, f"note {n}") for n, each in enumerate(ids, 1)], chunks)
+    before = index.nbytes
+
+    gone = enumerate(ids[:-1], len(ids) + 1)
+    index.apply([change(each, seq, "", deleted=True) for seq, each in gone])
+    index.tidy()
+
+    assert index.vectors == 1
+    assert index.nbytes < before / 2
+    evidence = index.evidence(Counter(), vectors[-1], Filters())
+    assert evidence.allowed.nonzero()[0].tolist() == [1_499]
+    assert evidence.similarity["prompt"][-1] == pytest.approx(1, abs=0.02)
+
+
+def test_as_many_words_are_remembered_as_there_is_room_for(monkeypatch):
+    monkeypatch.setattr(analyzer, "MOST_WORDS", 3)
+    remembered = analyzer.Remembered(str.upper)
+
+    made = [remembered[word] for word in ("one", "two", "three", "four", "one", "x" * 65)]
+
+    assert made == ["ONE", "TWO", "THREE", "FOUR", "ONE", "X" * 65]
+    assert set(remembered) == {"four", "one"}
+
+
+def test_a_long_text_without_spaces_is_found_by_what_stands_at_its_end():
+    text = "我昨天去了北京动物园" * 10 + "最后我们看到了海象"
+
+    assert set(terms("海象")) <= set(terms(text))
 
 
 def test_a_growing_answer_does_not_let_the_cache_grow_without_end():
