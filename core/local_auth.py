@@ -23,6 +23,8 @@ from storage.ids import uuid7
 
 # More than this is left out of tokens, or they would outgrow what a verifier accepts.
 MAX_METADATA_IN_TOKEN = 3 * 1024
+# Whose sessions a sign-out ends; the first where none is named.
+SIGN_OUT_SCOPES = ("global", "local", "others")
 MAX_IDLE = 30 * 24 * 3600  # seconds after which a session that was not refreshed has ended
 
 
@@ -141,7 +143,7 @@ class LocalAuth:
 
     async def sign_out(self, access_token: str | None, scope: str) -> None:
         user = await self._signed_in(access_token)
-        if scope not in ("global", "local", "others"):
+        if scope not in SIGN_OUT_SCOPES:
             raise AuthError(400, "validation_failed", f"Unsupported logout scope {scope[:20]!r}")
         async with accounts.acting_as_auth(self._pool) as conn:
             await _account_of(conn, user, lock=True)

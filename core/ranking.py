@@ -74,7 +74,7 @@ def rank(evidence: Evidence, limit: int, period: Period | None = None) -> list[R
     time = TIME_WEIGHT * _within(occurred_at, period)
     conversation = _context(evidence, candidates, own, speaker)
     score = own + speaker[candidates] + (time + conversation)
-    score += EXACT_WEIGHT * _exact(evidence)[candidates]
+    score += EXACT_WEIGHT * _exact(evidence.coverage[candidates], evidence.terms)
     best = _best(score, occurred_at, limit)
     slots = candidates[best]
     columns = (
@@ -140,9 +140,9 @@ def _speaker(evidence: Evidence) -> np.ndarray:
     return SPEAKER_WEIGHT * named
 
 
-def _exact(evidence: Evidence) -> np.ndarray:
-    exact: np.ndarray = evidence.allowed & (evidence.coverage >= RELEVANT_WORDS)
-    few = evidence.terms <= EXACT_TERMS and np.count_nonzero(exact) <= EXACT_MOST
+def _exact(coverage: np.ndarray, terms: int) -> np.ndarray:
+    exact: np.ndarray = coverage >= RELEVANT_WORDS
+    few = terms <= EXACT_TERMS and np.count_nonzero(exact) <= EXACT_MOST
     return exact if few else np.zeros_like(exact)
 
 

@@ -1,7 +1,7 @@
 """Supabase Auth's protocol under /auth/v1, so that its official clients sign in here."""
 
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request
@@ -13,7 +13,7 @@ from starlette.routing import Match
 
 from core.auth_protocol import AuthError
 from core.errors import TooManyRequests, Unauthorized, Unavailable
-from core.local_auth import AccountChange, LocalAuth
+from core.local_auth import SIGN_OUT_SCOPES, AccountChange, LocalAuth
 from routers.addresses import verified
 from routers.inputs import json_body
 from storage.database import DATABASE_AWAY
@@ -100,15 +100,6 @@ router = APIRouter(
     },
 )
 NEEDS_TOKEN: dict[str, Any] = {"security": [{"bearer": []}]}
-SIGN_OUT_SCOPE: dict[str, Any] = {
-    "parameters": [
-        {
-            "name": "scope",
-            "in": "query",
-            "schema": {"enum": ["global", "local", "others"], "default": "global"},
-        }
-    ]
-}
 # Answered only so that clients are refused in the protocol's words.
 not_offered: dict[str, Any] = {"include_in_schema": False}
 
@@ -136,14 +127,17 @@ class UserUpdate(BaseModel):
     app_metadata: Any = None
 
 
-def _taking(model: type[BaseModel], **query: list[str]) -> dict[str, Any]:
+def _taking(model: type[BaseModel]) -> dict[str, Any]:
     """Describe a route that reads its body itself, for OpenAPI; null is taken for an empty one."""
-    schema = {"anyOf": [model.model_json_schema(), {"type": "null"}]}
-    parameters = [
-        {"name": name, "in": "query", "required": True, "schema": {"enum": values}}
-        for name, values in query.items()
-    ]
-    return json_body(schema, required=False) | {"parameters": parameters}
+    return json_body({"anyOf": [model.model_json_schema(), {"type": "null"}]}, required=False)
+
+
+def _choosing(name: str, values: Sequence[str], default: str | None = None) -> dict[str, Any]:
+    """Describe a query parameter that a route reads itself, for OpenAPI; needed without default."""
+    schema = {"enum": [*values]} | ({"default": default} if default else {})
+    return {
+        "parameters": [{"name": name, "in": "query", "required": not default, "schema": schema}]
+    }
 
 
 @router.post("/signup", responses=SESSION, openapi_extra=_taking(NewAccount))
@@ -160,7 +154,7 @@ async def sign_up(request: Request) -> Response:
 @router.post(
     "/token",
     responses=SESSION,
-    openapi_extra=_taking(Grant, grant_type=["password", "refresh_token"]),
+    openapi_extra=_taking(Grant) | _choosing("grant_type", ["password", "refresh_token"]),
 )
 async def grant_token(request: Request) -> Response:
     """Begin a session with a password, or go on with it by its refresh token, which rotates."""
@@ -195,11 +189,14 @@ async def change_user(request: Request) -> Response:
 
 
 @router.post(
-    "/logout", status_code=204, response_class=Response, openapi_extra=NEEDS_TOKEN | SIGN_OUT_SCOPE
+    "/logout",
+    status_code=204,
+    response_class=Response,
+    openapi_extra=NEEDS_TOKEN | _choosing("scope", SIGN_OUT_SCOPES, default=SIGN_OUT_SCOPES[0]),
 )
 async def sign_out(request: Request) -> Response:
     """End all sessions of the account, or with ?scope=local or others just these."""
-    scope = request.query_params.get("scope", "global")
+    scope = request.query_params.get("scope", SIGN_OUT_SCOPES[0])
     await _service(request).sign_out(await _bearer(request), scope)
     return Response(status_code=204)
 
