@@ -40,9 +40,9 @@ FIRST_OTHER = "\u0250"
 
 REQUESTS_AT_ONCE = 2
 # Of queries a request leaves no sooner than so many seconds after the last one, and carries all
-# that have come by then: with the SDK it costs a millisecond of CPU, however few texts are in it.
-# Who asks alone never waits. Nor does anybody join where so many are under way.
-SHARING_SECONDS = 0.02
+# that have come by then: it costs half a millisecond of CPU, however few texts are in it. Who asks
+# alone never waits. Nor does anybody join where so many are under way.
+SHARING_SECONDS = 0.01
 QUERY_REQUESTS_AT_ONCE = 4
 REFUSALS = {400, 413, 422}
 HARMLESS = "ok"
@@ -185,9 +185,12 @@ class OpenAIEmbedder:
             return self._client
 
     def _import_and_make_client(self) -> "AsyncOpenAI":
-        from openai import AsyncOpenAI
+        from openai import AsyncOpenAI, DefaultAioHttpClient
 
-        return AsyncOpenAI(api_key=self._api_key, base_url=self._base_url)
+        # With the other transport a request takes half as much again of this process.
+        return AsyncOpenAI(
+            api_key=self._api_key, base_url=self._base_url, http_client=DefaultAioHttpClient()
+        )
 
 
 class _Request:

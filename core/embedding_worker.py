@@ -22,7 +22,7 @@ LOOK_EVERY_SECONDS = 5.0
 LONGEST_PAUSE_SECONDS = 60.0
 # What is saved one by one is found by its words at once, and embedded together: for each memory
 # alone the same takes three times as much of the service.
-GATHER_SECONDS = 0.05
+GATHER_SECONDS = 0.25
 # So many times as long as the event loop is late, it rests after each turn.
 RESTS = 20
 MOST_REST_SECONDS = 1.0

@@ -1,8 +1,8 @@
-"""The save path's queue: all saves of the moment share one transaction."""
+"""The save path's queue: all saves of the moment share a statement, or a transaction."""
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -14,6 +14,7 @@ from core.capture import Capture, merge
 from core.errors import AccountErased, AppError, InvalidInput, Unavailable
 from storage import memory_store
 from storage.database import DATABASE_AWAY, Pool, acting_as
+from storage.memory_store import Key, Row
 
 log = structlog.get_logger()
 
@@ -82,7 +83,7 @@ class SaveQueue:
         """Write until `close`; what has been accepted by then is still written."""
         while self._waiting or not self._closing:
             if batch := self._next_batch():
-                await self._write(batch)
+                await self._write_apart(batch)
             else:
                 self._arrived.clear()
                 await self._arrived.wait()
@@ -101,6 +102,17 @@ class SaveQueue:
             batch.append(self._waiting.popleft())
             self._characters -= len(batch[-1].capture.text)
         return batch
+
+    async def _write_apart(self, batch: list[_Waiting]) -> None:
+        """Prompts first: what is new takes one round trip, if nothing else is with it."""
+        prompts = [item for item in batch if item.capture.side == "prompt"]
+        responses = [item for item in batch if item.capture.side == "response"]
+        try:
+            for part in filter(None, (prompts, responses)):
+                await self._write(part)
+        finally:
+            for item in responses:
+                _settle(item.answer, Unavailable())
 
     async def _write(self, batch: list[_Waiting]) -> None:
         answers: Sequence[Saved | AppError] = [Unavailable()] * len(batch)
@@ -134,36 +146,66 @@ def _settle(future: asyncio.Future[Saved], answer: Saved | AppError) -> None:
 
 
 async def write_together(pool: Pool, captures: Sequence[Capture]) -> list[Saved | AppError]:
-    """Apply the captures in their order in one transaction; one answer each."""
+    """Apply the captures in their order, all of them or none; one answer each.
+
+    A prompt is new as a rule, and needs nothing to be read: one statement adds such.
+    """
+    if all(capture.side == "prompt" for capture in captures):
+        answers = await _add(pool, captures)
+        if answers is not None:
+            return answers
     async with acting_as(pool, {capture.user_id for capture in captures}) as conn:
         per_user = Counter(capture.user_id for capture in captures)
         last = await memory_store.take_numbers(conn, per_user)
         rows = await memory_store.rows_of(conn, list({capture.key for capture in captures}))
-        number = {user_id: last[user_id] - per_user[user_id] for user_id in last}
-        changed: dict[memory_store.Key, memory_store.Row] = {}
-        answers: list[Saved | AppError] = []
-        for capture in captures:
-            if capture.user_id not in last:
-                answers.append(AccountErased())
-                continue
-            standing = rows.get(capture.key)
-            is_new = standing is None or (
-                capture.side == "prompt"
-                and standing.prompt_capture is None
-                and standing.deleted_at is None
-            )
-            try:
-                row = merge(standing, capture)
-            except AppError as error:
-                answers.append(error)
-                continue
-            if row is not None:
-                number[capture.user_id] += 1
-                row.change_seq = number[capture.user_id]
-                rows[capture.key] = changed[capture.key] = row
-            created_at = rows[capture.key].created_at
-            assert created_at is not None
-            answers.append(Saved(capture.id, created_at, is_new))
+        answers, changed = _merged(captures, rows, last)
         if changed:
-            await memory_store.write(conn, list(changed.values()))
+            await memory_store.write(conn, changed)
     return answers
+
+
+async def _add(pool: Pool, captures: Sequence[Capture]) -> list[Saved | AppError] | None:
+    """Return None, and save nothing, where anything stands under one of the ids."""
+    per_user = Counter(capture.user_id for capture in captures)
+    answers, rows = _merged(captures, {}, dict.fromkeys(per_user, 0))
+    standing = await memory_store.add(pool, per_user, rows)
+    if standing is None:
+        return None
+    return [
+        answer if capture.user_id in standing else AccountErased()
+        for capture, answer in zip(captures, answers, strict=True)
+    ]
+
+
+def _merged(
+    captures: Sequence[Capture], rows: dict[Key, Row], last: Mapping[UUID, int]
+) -> tuple[list[Saved | AppError], list[Row]]:
+    """Return the answers, and what is to be written, with numbers up to the `last` of each user;
+    who has none was erased. `rows` are what stands, and then what will."""
+    count = Counter(capture.user_id for capture in captures)
+    number = {user_id: last[user_id] - count[user_id] for user_id in last}
+    changed: dict[Key, Row] = {}
+    answers: list[Saved | AppError] = []
+    for capture in captures:
+        if capture.user_id not in last:
+            answers.append(AccountErased())
+            continue
+        standing = rows.get(capture.key)
+        is_new = standing is None or (
+            capture.side == "prompt"
+            and standing.prompt_capture is None
+            and standing.deleted_at is None
+        )
+        try:
+            row = merge(standing, capture)
+        except AppError as error:
+            answers.append(error)
+            continue
+        if row is not None:
+            number[capture.user_id] += 1
+            row.change_seq = number[capture.user_id]
+            rows[capture.key] = changed[capture.key] = row
+        created_at = rows[capture.key].created_at
+        assert created_at is not None
+        answers.append(Saved(capture.id, created_at, is_new))
+    return answers, list(changed.values())

@@ -9,12 +9,11 @@ from uuid import UUID
 import asyncpg
 
 from storage.pgvector import take_vectors
+from storage.pool import KEPT_SECONDS, Pool, Taken
 
-# Text, since asyncpg's classes take parameters only in its stubs.
-Connection: TypeAlias = (
-    "asyncpg.pool.PoolConnectionProxy[asyncpg.Record] | asyncpg.Connection[asyncpg.Record]"
-)
-Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
+__all__ = ["Connection", "Pool"]
+
+Connection: TypeAlias = "Taken | asyncpg.Connection[asyncpg.Record]"
 
 # What means "Postgres is away or in trouble", as opposed to a fault in a statement.
 DATABASE_AWAY = (
@@ -38,7 +37,6 @@ DATABASE_AWAY = (
 )
 
 TRANSACTION_POOLER_PORT = 6543
-SECONDS_FOR_A_CONNECTION = 5
 
 
 def behind_transaction_pooler(url: str) -> bool:
@@ -61,7 +59,7 @@ async def open_pool(url: str, min_size: int, max_size: int) -> AsyncIterator[Poo
     """
     most = most_connections(url, max_size)
     prepared = not behind_transaction_pooler(url) and not await _is_pooled(url)
-    pool: Pool = asyncpg.create_pool(
+    pool = asyncpg.create_pool(
         url,
         min_size=min(min_size, most),
         max_size=most,
@@ -70,15 +68,20 @@ async def open_pool(url: str, min_size: int, max_size: int) -> AsyncIterator[Poo
         statement_cache_size=100 if prepared else 0,
         command_timeout=10,
         timeout=10,
-        max_inactive_connection_lifetime=60,
+        max_inactive_connection_lifetime=KEPT_SECONDS,
         init=take_vectors,
         reset=_nothing_to_reset,
     )
     try:
         await pool
-        yield pool
-    finally:
+    except BaseException:
         pool.terminate()
+        raise
+    handed_on = Pool(pool)
+    try:
+        yield handed_on
+    finally:
+        handed_on.terminate()
 
 
 async def _is_pooled(url: str) -> bool:
@@ -96,7 +99,7 @@ async def _nothing_to_reset(_: Connection) -> None:
 
 async def fetch(pool: Pool, statement: str, *arguments: object) -> list[asyncpg.Record]:
     """Ask a function of the database that says itself for whom it acts: one round trip."""
-    async with pool.acquire(timeout=SECONDS_FOR_A_CONNECTION) as conn:
+    async with pool.acquire() as conn:
         return await conn.fetch(statement, *arguments)
 
 
@@ -105,7 +108,7 @@ async def transaction(
     pool: Pool, role: str, setting: str = "SET LOCAL lock_timeout = '5s'"
 ) -> AsyncIterator[Connection]:
     """Run the block in one transaction under `role`; `role` and `setting` are never user input."""
-    async with pool.acquire(timeout=SECONDS_FOR_A_CONNECTION) as conn:
+    async with pool.acquire() as conn:
         try:
             # One message instead of three round trips.
             await conn.execute(f"BEGIN; SET LOCAL ROLE {role}; {setting}")

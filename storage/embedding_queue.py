@@ -15,7 +15,7 @@ from storage.packed_terms import Packed
 
 # Serves this many users a turn and as many memories of each, so that an import of thousands
 # does not keep another person's new memory waiting.
-USERS_A_TURN = 8
+USERS_A_TURN = 32
 MEMORIES_A_USER = 2
 # Longer than an embedder may take over what is leased, its retries included.
 LEASE_SECONDS = 300

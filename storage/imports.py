@@ -304,7 +304,7 @@ async def give_up_lost(conn: Connection, seconds: int, message: str) -> None:
 
 async def analyze(pool: Pool) -> None:
     """Let Postgres look at what it has; the tables' owner alone may ask for it."""
-    async with pool.acquire(timeout=5) as conn:
+    async with pool.acquire() as conn:
         await conn.execute(
             """
             ANALYZE memory_layer.memories

@@ -1,7 +1,7 @@
 """Memories: one function per statement; every one names the user whose rows it touches."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from operator import attrgetter
@@ -148,7 +148,12 @@ _WRITTEN = {
     "change_seq": "bigint",
 }
 _NAMES = ", ".join(_WRITTEN)
-_ARRAYS = ", ".join(f"${n}::{kind}[]" for n, kind in enumerate(_WRITTEN.values(), 1))
+
+
+def _arrays(first: int) -> str:
+    return ", ".join(f"${n}::{kind}[]" for n, kind in enumerate(_WRITTEN.values(), first))
+
+
 _VALUES = _NAMES.replace("metadata", "metadata::jsonb")
 _REPLACED = ", ".join(
     f"{name} = EXCLUDED.{name}"
@@ -157,7 +162,7 @@ _REPLACED = ", ".join(
 )
 _WRITE = f"""
     INSERT INTO memory_layer.memories AS m ({_NAMES})
-    SELECT {_VALUES} FROM unnest({_ARRAYS}) AS r ({_NAMES})
+    SELECT {_VALUES} FROM unnest({_arrays(1)}) AS r ({_NAMES})
         ON CONFLICT (user_id, id) DO UPDATE
        SET {_REPLACED}, updated_at = now(),
            prompt = COALESCE(EXCLUDED.prompt, m.prompt),
@@ -169,9 +174,28 @@ _WRITE = f"""
 """  # nosec B608 # made of the constants above
 
 
+_ADD = f"SELECT memory_layer.add_memories($1, $2, {_arrays(3)}) AS standing"
+
+
 async def write(conn: Connection, rows: Sequence[Row]) -> None:
     """Insert or replace the rows in one statement; `take_numbers` has locked their users."""
-    await conn.execute(_WRITE, *([getattr(row, name) for row in rows] for name in _WRITTEN))
+    await conn.execute(_WRITE, *_columns_of(rows))
+
+
+async def add(pool: Pool, wanted: Mapping[UUID, int], rows: Sequence[Row]) -> set[UUID] | None:
+    """Number the users' changes and insert the rows, all that in one round trip.
+
+    A row's `change_seq` is 0 for the last of its user's new numbers, -1 for the one before. Return
+    the users who were not erased, whose rows alone are inserted; or None, and nothing is, where
+    something stands under one of the keys.
+    """
+    people, counts = list(wanted), list(wanted.values())
+    [answer] = await fetch(pool, _ADD, people, counts, *_columns_of(rows))
+    return None if answer["standing"] is None else set(answer["standing"])
+
+
+def _columns_of(rows: Sequence[Row]) -> Iterator[list[Any]]:
+    return ([getattr(row, name) for row in rows] for name in _WRITTEN)
 
 
 async def read(conn: Connection, user_id: UUID, memory_id: UUID) -> Memory | None:

@@ -54,5 +54,5 @@ async def _apply(conn: Connection, name: str, sql: str) -> str:
 
 async def is_ready(pool: Pool) -> bool:
     """Say whether the database answers and every migration is in it."""
-    async with pool.acquire(timeout=3) as conn:
+    async with pool.acquire() as conn:
         return not await missing(conn)

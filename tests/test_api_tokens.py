@@ -242,9 +242,9 @@ class CountingPool:
         self._pool = pool
         self.taken = 0
 
-    def acquire(self, *, timeout: float) -> Any:
+    def acquire(self) -> Any:
         self.taken += 1
-        return self._pool.acquire(timeout=timeout)
+        return self._pool.acquire()
 
 
 @pytest.fixture

@@ -216,6 +216,19 @@ async def test_one_forged_row_fails_the_whole_batch(
     assert await database.fetchval("SELECT count(*) FROM memory_layer.memories") == 3
 
 
+async def test_one_forged_row_among_new_ones_fails_them_all(
+    pool: Pool, database: asyncpg.Connection
+) -> None:
+    rows = [row_of(ALICE, uuid4(), 0), row_of(BOB, uuid4(), 0)]
+
+    with pytest.raises(asyncpg.InsufficientPrivilegeError, match="row-level security"):
+        await memory_store.add(pool, {ALICE: 1}, rows)
+
+    assert await database.fetchval("SELECT count(*) FROM memory_layer.memories") == 2
+    assert await memory_store.add(pool, {ALICE: 1}, rows[:1]) == {ALICE}
+    assert await database.fetchval("SELECT count(*) FROM memory_layer.memories") == 3
+
+
 async def test_an_upsert_onto_the_row_of_another_is_refused(pool: Pool) -> None:
     async with acting_as(pool, BOB) as conn:
         memory_id = await conn.fetchval("SELECT id FROM memory_layer.memories")

@@ -223,6 +223,40 @@ async def test_batches_of_many_people_in_any_order_never_deadlock(pool: Pool) ->
     assert sum(answers, Counter()) == {Saved: 6 * 60 * 20}
 
 
+async def test_of_the_same_new_memory_from_many_sides_one_is_the_first(pool: Pool) -> None:
+    """And each of the others learns when that one was made; what else comes with it is saved."""
+    user_id, same = uuid4(), uuid4()
+
+    async def replica() -> list[Saved]:
+        batch = [Capture(user_id, i, "prompt", "text") for i in (uuid4(), same, uuid4())]
+        return [answer for answer in await write_together(pool, batch) if isinstance(answer, Saved)]
+
+    answers = await asyncio.gather(*(replica() for _ in range(12)))
+    async with acting_as(pool, user_id) as conn:
+        feed = await change_feed.since(conn, user_id, 0)
+
+    assert [len(each) for each in answers] == [3] * 12
+    assert sum(middle.created for _, middle, _ in answers) == 1
+    assert all(first.created and last.created for first, _, last in answers)
+    assert len({middle.created_at for _, middle, _ in answers}) == 1
+    assert len(feed.changes) == 25
+    assert len({change.change_seq for change in feed.changes}) == 25
+
+
+async def test_new_prompts_of_many_are_saved_by_one_statement(pool: Pool) -> None:
+    said: list[str] = []
+    await write_together(pool, [Capture(uuid4(), uuid4(), "prompt", "asyncpg asks for types once")])
+    async with pool.acquire() as conn:
+        conn.add_query_logger(lambda record: said.append(record.query.split("(")[0]))
+    batch = [Capture(uuid4(), uuid4(), "prompt", f"text {n}") for n in range(50)]
+
+    answers = await write_together(pool, batch)
+    await asyncio.sleep(0)  # the logger is called a turn of the loop later
+
+    assert [type(answer) for answer in answers] == [Saved] * 50
+    assert said == ["SELECT memory_layer.add_memories"]
+
+
 async def test_saves_and_the_embedding_worker_never_deadlock(pool: Pool) -> None:
     """An embedder that is away gives memories back while their answers arrive in any order."""
     user_id, ids, chance = uuid4(), [uuid4() for _ in range(8)], random.Random(5)

@@ -234,8 +234,8 @@ async def test_an_hour_that_comes_twice_at_midnight_belongs_to_one_day(module_se
 async def test_an_unchanged_past_is_not_counted_again(http, ann, module_server):
     await save(http, ann, "kept", 1)
     before = await activity(http, ann)
-    async with open_pool(module_server.database_url, 1, 1) as pool:
-        await pool.execute("UPDATE memory_layer.memories SET provider = 'x' WHERE prompt = 'kept'")
+    async with open_pool(module_server.database_url, 1, 1) as pool, pool.acquire() as conn:
+        await conn.execute("UPDATE memory_layer.memories SET provider = 'x' WHERE prompt = 'kept'")
 
     assert await activity(http, ann) == before
     await save(http, ann, "another day", 9)

@@ -160,11 +160,19 @@ async def kill_postgres(storm: Storm, fault: Fault) -> None:
 
 async def kill_backend(storm: Storm, fault: Fault) -> None:
     """Postgres ends all others then, and recovers."""
-    victims = [p for p in storm.stand.postmaster.children() if "memory_layer" in p.cmdline()[0]]
+    victims = [p for p in storm.stand.postmaster.children() if _serves_us(p)]
     if victims:
-        victims[fault.number % len(victims)].kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            victims[fault.number % len(victims)].kill()
     await asyncio.sleep(0.2)
     await storm.stand.database_answers()
+
+
+def _serves_us(process: psutil.Process) -> bool:
+    # One that is ending at this moment has no command line any more.
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return "memory_layer" in " ".join(process.cmdline())
+    return False
 
 
 async def cut_connections(storm: Storm, fault: Fault) -> None:

@@ -81,8 +81,8 @@ PARTS = (
     Part(
         "change sequence",
         (
-            ("storage/memory_store.py", ("take_numbers", "rows_of")),
-            ("core/save_queue.py", ("write_together",)),
+            ("storage/memory_store.py", ("take_numbers", "rows_of", "add")),
+            ("core/save_queue.py", ("write_together", "_add", "_merged")),
             ("storage/change_feed.py", ("Position", "position", "since")),
             ("storage/sync.py", ()),
             ("core/sync.py", ()),
