@@ -218,10 +218,11 @@ def percentile(times: Counter[float], share: float) -> float:
 
 
 class Looked(NamedTuple):
-    """When, and for how many seconds till then the event loops of all processes had worked, and had
-    stood ready while others had the cores."""
+    """When, and how many seconds till then all processes had used of the cores, their event loops
+    had worked, and had stood ready while others had the cores."""
 
     at: float
+    used: float
     worked: float
     stood: float
 
@@ -244,7 +245,7 @@ class Stage:
         """Of the main threads, which run the event loops, as Linux counts it."""
         counted = [Path(f"/proc/{each.pid}/schedstat").read_text() for each in self.processes]
         worked, stood, _ = zip(*(map(int, line.split()) for line in counted), strict=True)
-        return Looked(time.time(), sum(worked) / 1e9, sum(stood) / 1e9)
+        return Looked(time.time(), self.cpu_seconds(), sum(worked) / 1e9, sum(stood) / 1e9)
 
 
 @contextlib.asynccontextmanager
@@ -280,18 +281,18 @@ async def one_round(
     # Where a thousand wait for few connections, they wait for these instead of for a core.
     settings = {"DEFAULT_TIER": "pro", "LOG_LEVEL": "info", "DATABASE_POOL_MAX": "20"}
     async with stage(kind, url, users, memories, replicas, **settings) as on:
-        before, pace = on.cpu_seconds(), [pace_of_the_machine()]
-        looked: list[Looked] = []
+        pace, looked = [pace_of_the_machine()], list[Looked]()
         looking = asyncio.create_task(look_on(on, looked))
         load = await locust(on.addresses, on.tokens, users, seconds)
         looking.cancel()
         pace.append(pace_of_the_machine())
-        spent = on.cpu_seconds() - before
         backlog = await waiting(url)
         served = by_the_service(on.logs, load.began)
-    passed = report(kind, load, users, backlog, spent / load.requests, replicas)
+    looked = [each for each in looked if each.at >= load.began]
+    spent = (looked[-1].used - looked[0].used) / (looked[-1].at - looked[0].at)
+    passed = report(kind, load, users, backlog, spent / load.per_second, replicas)
     report_routes(load, served)
-    report_loops([each for each in looked if each.at >= load.began], replicas)
+    report_loops(looked, replicas)
     print(f"A fixed piece of work, before and after, ms: {pace[0]:.0f}, {pace[1]:.0f}", flush=True)
     return passed
 
