@@ -213,6 +213,10 @@ class _Shared:
 
     async def embed(self, text: str) -> Vectors:
         """Return one row. What befalls another's text is not this one's."""
+        if self._is_free():
+            async with self._free:
+                self._last_left = asyncio.get_running_loop().time()
+                return await self._embed([text])
         request, place = self._next, len(self._next.texts)
         request.texts.append(text)
         if request.sent is None:
@@ -228,6 +232,12 @@ class _Shared:
             if place in refused.positions:
                 raise TextRefused([0]) from refused
             return await self._embed([text])
+
+    def _is_free(self) -> bool:
+        """Say whether a request may leave at once, and nobody waits for the next one."""
+        now = asyncio.get_running_loop().time()
+        waited = now - self._last_left >= SHARING_SECONDS
+        return waited and self._next.sent is None and not self._free.locked()
 
     async def aclose(self) -> None:
         for task in tuple(self._sent):

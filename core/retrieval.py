@@ -106,7 +106,13 @@ class Retrieval:
         """
         cached = self.caches.of(user_id) if self._cached else None
         # While one is awaited, the other goes on.
-        vector, wanted = await asyncio.gather(self._embed(query), self._refresh(user_id, cached))
+        refreshing = self.caches.begin_refresh(user_id, cached) if cached else None
+        try:
+            vector = await self._embed(query)
+            wanted = await refreshing if refreshing else None
+        finally:
+            if refreshing:
+                refreshing.cancel()
         asked = _Asked(
             query,
             Counter(analyzer.terms(query)),
@@ -136,9 +142,6 @@ class Retrieval:
 
     def forget(self, user_id: UUID) -> None:
         self.caches.forget(user_id)
-
-    async def _refresh(self, user_id: UUID, cached: Cached | None) -> Position | None:
-        return await self.caches.refresh(user_id, cached) if cached else None
 
     async def _ask_cache(
         self, user_id: UUID, cached: Cached, asked: _Asked, wanted: Position | None

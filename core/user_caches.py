@@ -96,13 +96,18 @@ class UserCaches:
     def _empty(self) -> UserIndex:
         return UserIndex(self._dimensions)
 
-    async def refresh(self, user_id: UUID, cached: Cached) -> Position | None:
+    def begin_refresh(
+        self, user_id: UUID, cached: Cached
+    ) -> "asyncio.Task[Position | None] | None":
         """Catch up with who wrote since the last search, and likely did again.
 
-        Return up to where, if that is all there was at the time of the call.
+        The task says up to where, if that is all there was when it began.
         """
         if not cached.grows or cached.at == NOWHERE:
             return None
+        return asyncio.create_task(self._refresh(user_id, cached))
+
+    async def _refresh(self, user_id: UUID, cached: Cached) -> Position | None:
         joins = cached.loading is not None
         try:
             async with asyncio.timeout(self._patience):
