@@ -23,7 +23,7 @@ TOKEN = "a token of the operator's own"
 COMPLAINTS = """
     CREATE FUNCTION memory_layer.complain(text) RETURNS boolean LANGUAGE plpgsql
         AS $$ BEGIN RAISE EXCEPTION 'there is %', $1; END $$;
-    CREATE POLICY complain ON memory_layer.memories AS RESTRICTIVE FOR SELECT
+    CREATE POLICY complain ON memory_layer.memories AS RESTRICTIVE
         USING (memory_layer.complain(prompt));
 """
 
