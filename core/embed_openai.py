@@ -196,8 +196,8 @@ class OpenAIEmbedder:
 class _Request:
     """Texts that go together, and their vectors once it has been sent."""
 
-    def __init__(self) -> None:
-        self.texts: list[str] = []
+    def __init__(self, *texts: str) -> None:
+        self.texts = list(texts)
         self.sent: asyncio.Task[Vectors] | None = None
 
 
@@ -214,9 +214,7 @@ class _Shared:
     async def embed(self, text: str) -> Vectors:
         """Return one row. What befalls another's text is not this one's."""
         if self._is_free():
-            async with self._free:
-                self._last_left = asyncio.get_running_loop().time()
-                return await self._embed([text])
+            return await self._send(_Request(text))
         request, place = self._next, len(self._next.texts)
         request.texts.append(text)
         if request.sent is None:
@@ -235,9 +233,10 @@ class _Shared:
 
     def _is_free(self) -> bool:
         """Say whether a request may leave at once, and nobody waits for the next one."""
-        now = asyncio.get_running_loop().time()
-        waited = now - self._last_left >= SHARING_SECONDS
-        return waited and self._next.sent is None and not self._free.locked()
+        return self._seconds_to_wait() <= 0 and self._next.sent is None and not self._free.locked()
+
+    def _seconds_to_wait(self) -> float:
+        return self._last_left + SHARING_SECONDS - asyncio.get_running_loop().time()
 
     async def aclose(self) -> None:
         for task in tuple(self._sent):
@@ -245,11 +244,10 @@ class _Shared:
         await asyncio.gather(*self._sent, return_exceptions=True)
 
     async def _send(self, request: _Request) -> Vectors:
-        clock = asyncio.get_running_loop().time
-        if (wait := self._last_left + SHARING_SECONDS - clock()) > 0:
+        if (wait := self._seconds_to_wait()) > 0:
             await asyncio.sleep(wait)
         async with self._free:
-            self._last_left = clock()
+            self._last_left = asyncio.get_running_loop().time()
             if self._next is request:
                 self._next = _Request()
             return await self._embed(request.texts)

@@ -150,24 +150,28 @@ async def write_together(pool: Pool, captures: Sequence[Capture]) -> list[Saved 
 
     A prompt is new as a rule, and needs nothing to be read: one statement adds such.
     """
+    per_user = Counter(capture.user_id for capture in captures)
     if all(capture.side == "prompt" for capture in captures):
-        answers = await _add(pool, captures)
+        answers = await _add(pool, captures, per_user)
         if answers is not None:
             return answers
-    async with acting_as(pool, {capture.user_id for capture in captures}) as conn:
-        per_user = Counter(capture.user_id for capture in captures)
+    async with acting_as(pool, per_user) as conn:
         last = await memory_store.take_numbers(conn, per_user)
         rows = await memory_store.rows_of(conn, list({capture.key for capture in captures}))
-        answers, changed = _merged(captures, rows, last)
+        before = {user_id: last[user_id] - per_user[user_id] for user_id in last}
+        answers, changed = _merged(captures, rows, before)
         if changed:
             await memory_store.write(conn, changed)
     return answers
 
 
-async def _add(pool: Pool, captures: Sequence[Capture]) -> list[Saved | AppError] | None:
+async def _add(
+    pool: Pool, captures: Sequence[Capture], per_user: Mapping[UUID, int]
+) -> list[Saved | AppError] | None:
     """Return None, and save nothing, where anything stands under one of the ids."""
-    per_user = Counter(capture.user_id for capture in captures)
-    answers, rows = _merged(captures, {}, dict.fromkeys(per_user, 0))
+    # Their numbers up to 0, which `add` makes the last of each user.
+    before = {user_id: -count for user_id, count in per_user.items()}
+    answers, rows = _merged(captures, {}, before)
     standing = await memory_store.add(pool, per_user, rows)
     if standing is None:
         return None
@@ -178,16 +182,14 @@ async def _add(pool: Pool, captures: Sequence[Capture]) -> list[Saved | AppError
 
 
 def _merged(
-    captures: Sequence[Capture], rows: dict[Key, Row], last: Mapping[UUID, int]
+    captures: Sequence[Capture], rows: dict[Key, Row], number: dict[UUID, int]
 ) -> tuple[list[Saved | AppError], list[Row]]:
-    """Return the answers, and what is to be written, with numbers up to the `last` of each user;
-    who has none was erased. `rows` are what stands, and then what will."""
-    count = Counter(capture.user_id for capture in captures)
-    number = {user_id: last[user_id] - count[user_id] for user_id in last}
+    """Return the answers, and what is to be written. `rows` are what stands, and then what will;
+    `number` is the last of each user's changes before, and then after; who has none was erased."""
     changed: dict[Key, Row] = {}
     answers: list[Saved | AppError] = []
     for capture in captures:
-        if capture.user_id not in last:
+        if capture.user_id not in number:
             answers.append(AccountErased())
             continue
         standing = rows.get(capture.key)

@@ -72,13 +72,9 @@ async def open_pool(url: str, min_size: int, max_size: int) -> AsyncIterator[Poo
         init=take_vectors,
         reset=_nothing_to_reset,
     )
-    try:
-        await pool
-    except BaseException:
-        pool.terminate()
-        raise
     handed_on = Pool(pool)
     try:
+        await pool
         yield handed_on
     finally:
         handed_on.terminate()

@@ -148,18 +148,19 @@ _WRITTEN = {
     "change_seq": "bigint",
 }
 _NAMES = ", ".join(_WRITTEN)
-
-
-def _arrays(first: int) -> str:
-    return ", ".join(f"${n}::{kind}[]" for n, kind in enumerate(_WRITTEN.values(), first))
-
-
 _VALUES = _NAMES.replace("metadata", "metadata::jsonb")
 _REPLACED = ", ".join(
     f"{name} = EXCLUDED.{name}"
     for name in _WRITTEN
     if name not in ("user_id", "id", "prompt", "response", "created_at")
 )
+
+
+def _arrays(first: int) -> str:
+    """The parameters for these columns, from number `first` on."""
+    return ", ".join(f"${n}::{kind}[]" for n, kind in enumerate(_WRITTEN.values(), first))
+
+
 _WRITE = f"""
     INSERT INTO memory_layer.memories AS m ({_NAMES})
     SELECT {_VALUES} FROM unnest({_arrays(1)}) AS r ({_NAMES})
@@ -172,8 +173,6 @@ _WRITE = f"""
            attempts = 0,
            leased_until = NULL
 """  # nosec B608 # made of the constants above
-
-
 _ADD = f"SELECT memory_layer.add_memories($1, $2, {_arrays(3)}) AS standing"
 
 
