@@ -27,7 +27,8 @@ SPEAKER_WEIGHT = 0.1
 # Who asks for a few words that hardly any memory holds remembers this one: an error code, a name.
 # They mean little to an embedder, and what means more must not take the whole first page. With the
 # least that words earn, as much as all meaning, for each of the few that hold (nearly) all of them.
-# In whole sentences such a few are chance (BEAM: MRR -.02).
+# In whole sentences such a few are chance (BEAM: MRR -.02), but a code is none, whatever is said
+# around it and whether or not any memory holds that.
 EXACT_WEIGHT = 0.5
 EXACT_TERMS = 4
 EXACT_MOST = 3
@@ -36,8 +37,9 @@ EXACT_MOST = 3
 TIME_WEIGHT = 0.2
 
 # A hit is relevant when its cosine and the share of the query's rare words that it holds add up,
-# or when it holds (nearly) all of these words. Calibrated on the BEAM developers' chats: 91 % of
-# the evidence found is relevant, and 5 % of what other people's questions find here.
+# or when it holds (nearly) all of these words, or the code that was asked for. Calibrated on the
+# BEAM developers' chats: 91 % of the evidence found is relevant, and 5 % of what other people's
+# questions find here.
 COVERAGE_COUNTS = 0.4
 RELEVANT = 0.6
 RELEVANT_WORDS = 0.9
@@ -74,7 +76,8 @@ def rank(evidence: Evidence, limit: int, period: Period | None = None) -> list[R
     time = TIME_WEIGHT * _within(occurred_at, period)
     conversation = _context(evidence, candidates, own, speaker)
     score = own + speaker[candidates] + (time + conversation)
-    score += EXACT_WEIGHT * _exact(evidence.coverage[candidates], evidence.terms)
+    exact = _exact(evidence, candidates)
+    score += EXACT_WEIGHT * exact
     best = _best(score, occurred_at, limit)
     slots = candidates[best]
     columns = (
@@ -82,6 +85,7 @@ def rank(evidence: Evidence, limit: int, period: Period | None = None) -> list[R
         score[best],
         cosine[slots],
         evidence.coverage[slots],
+        exact[best],
         _is_of_prompt({key: part[best] for key, part in parts.items()}),
         time[best],
         conversation[best],
@@ -140,10 +144,25 @@ def _speaker(evidence: Evidence) -> np.ndarray:
     return SPEAKER_WEIGHT * named
 
 
-def _exact(coverage: np.ndarray, terms: int) -> np.ndarray:
-    exact: np.ndarray = coverage >= RELEVANT_WORDS
-    few = terms <= EXACT_TERMS and np.count_nonzero(exact) <= EXACT_MOST
-    return exact if few else np.zeros_like(exact)
+def _exact(evidence: Evidence, candidates: np.ndarray) -> np.ndarray:
+    """Say of each candidate whether it holds what only a few of them do: (nearly) all of a few
+    words, or a code."""
+    words = evidence.coverage[candidates] >= RELEVANT_WORDS
+    few = evidence.terms <= EXACT_TERMS and np.count_nonzero(words) <= EXACT_MOST
+    codes = _holds_rare_code(evidence)[candidates]
+    exact: np.ndarray = words | codes if few else codes
+    return exact
+
+
+def _holds_rare_code(evidence: Evidence) -> np.ndarray:
+    holds = np.zeros(len(evidence.allowed), dtype=bool)
+    if evidence.codes:
+        number, slot = evidence.held
+        here = np.isin(number, evidence.codes) & evidence.allowed[slot]
+        # A prompt and its answer may both hold it.
+        number, slot = np.unique(evidence.held[:, here], axis=1)
+        holds[slot[np.bincount(number)[number] <= EXACT_MOST]] = True
+    return holds
 
 
 def _within(occurred_at: np.ndarray, period: Period | None) -> np.ndarray:
@@ -211,11 +230,18 @@ def _is_of_prompt(parts: dict[tuple[str, str], np.ndarray]) -> np.ndarray:
 
 
 def _ranked(
-    slot: int, score: float, cosine: float, coverage: float, of_prompt: bool, *extra: float
+    slot: int,
+    score: float,
+    cosine: float,
+    coverage: float,
+    exact: bool,
+    of_prompt: bool,
+    *extra: float,
 ) -> Ranked:
     dense = cosine if cosine > -1 else None
     side: Literal["prompt", "response"] = "prompt" if of_prompt else "response"
-    return Ranked(slot, score, _is_relevant(cosine, coverage), dense, coverage, side, *extra)
+    relevant = exact or _is_relevant(cosine, coverage)
+    return Ranked(slot, score, relevant, dense, coverage, side, *extra)
 
 
 def _is_relevant(cosine: float, coverage: float) -> bool:

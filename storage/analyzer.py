@@ -16,6 +16,9 @@ _UNSPACED = re.compile(
     r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
     r"\U00020000-\U0003134f]+"
 )
+# Three digits, and one that follows a letter or nothing but digits: ERR_7F3A91, sha256, a phone
+# number. No measure (500ml), no year.
+_CODE = re.compile(r"(?=(?:\w*\d){3})(?:\w*[^\W\d]\d\w*|\d{5,})")
 _CYRILLIC = re.compile(r"[\u0400-\u04ff]")
 _ARABIC = re.compile(r"[\u0600-\u06ff]")
 LONGEST_TERM = 64
@@ -67,6 +70,11 @@ class Remembered(dict[str, T]):
 def terms(text: str) -> list[str]:
     """Return the terms of `text` in their order, repeats included, stop words left out."""
     return [term for word in WORD.findall(text) for term in terms_of_word(word)]
+
+
+def is_code(term: str) -> bool:
+    """Say whether a term is made to name one thing alone: an error, an order, a flight."""
+    return _CODE.fullmatch(term) is not None
 
 
 def _analyse(word: str) -> tuple[str, ...]:

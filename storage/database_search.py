@@ -104,6 +104,7 @@ class DatabaseIndex:
             answered=self._column("answered", "?"),
             conversation=conversation,
             held=words.held,
+            codes=words.codes,
             speaker_named=self._speaker_named(slots, hashes_of(terms)),
             order=conversation_index.in_order(conversation, occurred, created),
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from storage.analyzer import is_code
 from storage.keyword_index import Field
 
 # Okapi BM25 (Robertson & Zaragoza 2009). b near 1 keeps long answers from drowning short prompts.
@@ -17,12 +18,14 @@ K1, B = 1.2, 0.9
 class KeywordScores:
     """Arrays of shape (slots,): BM25 by side, and the share of the query's rarity that is held.
 
-    `held`, shape (2, pairs), has numbers of terms above slots that hold them, on either side.
+    `held`, shape (2, pairs), has numbers of terms above slots that hold them, on either side;
+    `codes` are the numbers of those terms that name one thing alone.
     """
 
     by_side: dict[str, np.ndarray]
     coverage: np.ndarray
     held: np.ndarray
+    codes: list[int]
 
 
 def score(terms: Counter[str], fields: Mapping[str, Field], slots: int) -> KeywordScores:
@@ -34,6 +37,7 @@ def score(terms: Counter[str], fields: Mapping[str, Field], slots: int) -> Keywo
         {side: _bm25(terms, field, rarities[side], slots) for side, field in fields.items()},
         np.maximum(*(_sums(shares[field.terms], field, slots) for field in fields.values())),
         np.concatenate([(field.terms, field.slots) for field in fields.values()], axis=1),
+        [number for number, term in enumerate(terms) if is_code(term)],
     )
 
 

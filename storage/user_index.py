@@ -27,7 +27,8 @@ class Evidence:
 
     `terms` counts those of the query. `order` lists slots: those of each conversation one after the
     other, as it went. `cosines` are of the chunks, and `chunk_slots` says whose each is; a slot of
-    -1 is nobody's. `held` has the numbers of the query's terms above slots that hold them.
+    -1 is nobody's. `held` has the numbers of the query's terms above slots that hold them,
+    `codes` those of the terms that are codes.
     """
 
     terms: int
@@ -41,6 +42,7 @@ class Evidence:
     answered: np.ndarray
     conversation: np.ndarray
     held: np.ndarray
+    codes: list[int]
     speaker_named: np.ndarray
     order: np.ndarray
 
@@ -241,6 +243,7 @@ class UserIndex:
             answered=memories["answered"],
             conversation=conversation,
             held=words.held,
+            codes=words.codes,
             speaker_named=self._speakers.named(memories["speaker"], hashes.tolist()),
             order=self._order,
         )

@@ -14,7 +14,7 @@ from benchmarks import conversations, measures
 from core.ranking import beside, best_of_conversation, rank
 from core.time_hints import period
 from storage import conversation_index
-from storage.analyzer import terms
+from storage.analyzer import is_code, terms
 from storage.change_feed import Change
 from storage.conversation_index import word_scores
 from storage.memory_store import Filters
@@ -207,6 +207,7 @@ def evidence_of(words, coverage, similarity, side="prompt", terms=1):
         answered=np.ones(count, bool),
         conversation=np.full(count, -1),
         held=np.empty((2, 0), int),
+        codes=[],
         speaker_named=np.zeros(count, bool),
         order=np.arange(count),
     )
@@ -242,6 +243,62 @@ def test_a_whole_sentence_is_looked_for_by_its_meaning_too():
     first, *_ = rank(evidence, 10)
 
     assert first.dense == max(SOME_COSINES)
+
+
+OFTEN_SAID = [said(f"why do I get an error in deploying {what}") for what in "abcdefghij"]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "error ERR_7F3A91",
+        "what was the quokka of ERR_7F3A91?",
+        "why do I get the error ERR_7F3A91 in deploying this service to the cluster of my team?",
+    ],
+)
+def test_a_code_brings_its_memory_first_whatever_is_said_around_it(query):
+    disk = said("ERR_7F3A91 again, and it was the disk")
+
+    found = asked([*OFTEN_SAID, disk], query)
+
+    assert next(iter(found)) == "ERR_7F3A91 again, and it was the disk"
+    assert found["ERR_7F3A91 again, and it was the disk"].relevant
+
+
+def test_a_code_in_a_prompt_and_its_answer_is_held_by_one_memory():
+    said_twice = [said(f"ERR_7F3A91 {what}", answer="ERR_7F3A91 says so") for what in "abc"]
+
+    found = asked([*OFTEN_SAID, *said_twice], "the error in deploying ERR_7F3A91")
+
+    assert [text[:10] for text in list(found)[:3]] == ["ERR_7F3A91"] * 3
+
+
+def test_a_code_that_many_memories_hold_is_a_word_like_others():
+    many = [said(f"ERR_7F3A91 number {n}") for n in range(4)]
+
+    found = asked([*OFTEN_SAID, *many], "quokka ERR_7F3A91")
+
+    assert not any(item.relevant for item in found.values())
+
+
+def test_a_code_of_a_memory_that_a_filter_leaves_out_does_not_count():
+    elsewhere = [said(f"ERR_7F3A91 number {n}", "b") for n in range(9)]
+    here = said("ERR_7F3A91 here", "a")
+
+    found = asked([*elsewhere, here], "quokka of ERR_7F3A91", Filters(conversation_id="a"))
+
+    assert found["ERR_7F3A91 here"].relevant
+
+
+@pytest.mark.parametrize(
+    ("term", "code"),
+    [
+        *((term, True) for term in ("err_7f3a91", "lh454", "sha256", "7f3a91", "20931", "日本123")),
+        *((term, False) for term in ("2024", "500ml", "1990s", "20th", "python3", "walrus", "")),
+    ],
+)
+def test_what_is_made_to_name_one_thing_is_a_code(term, code):
+    assert is_code(term) == code
 
 
 def test_a_word_that_many_hold_leaves_it_to_the_meaning_which_of_them_comes_first():
