@@ -5,6 +5,7 @@ import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid5
 
 import structlog
@@ -13,6 +14,8 @@ from core.capture import Capture
 from core.errors import AppError, Conflict, Unavailable
 from core.providers.format import Said
 from core.save_queue import SaveQueue
+from storage import memory_store
+from storage.database import DATABASE_AWAY, Pool, acting_as
 from storage.ids import uuid7
 
 log = structlog.get_logger()
@@ -37,12 +40,16 @@ class Place:
 class ChatMemory:
     """The memory of one turn. The same turn of the same chat, sent again, is the same memory."""
 
-    def __init__(self, saves: SaveQueue, user_id: UUID, turns: Sequence[str], place: Place) -> None:
+    def __init__(
+        self, pool: Pool, saves: SaveQueue, user_id: UUID, turns: Sequence[str], place: Place
+    ) -> None:
         self.reply_is_saved = False
+        self._pool = pool
         self._saves = saves
+        self._earlier_id, memory_id = _ids_of(user_id, turns)
         self._prompt = Capture(
             user_id,
-            _id_of(user_id, turns),
+            memory_id,
             "prompt",
             _storable(turns[-1]),
             provider=place.provider,
@@ -54,10 +61,23 @@ class ChatMemory:
 
     @property
     def id(self) -> UUID:
+        """Known when the prompt is saved."""
         return self._prompt.id
 
     async def save_prompt(self) -> None:
+        if await self._was_said_a_moment_ago():
+            self._prompt = replace(self._prompt, id=self._earlier_id)
         await self._saves.save(self._prompt)
+
+    async def _was_said_a_moment_ago(self) -> bool:
+        key = self._prompt.user_id, self._earlier_id
+        try:
+            async with acting_as(self._pool, key[0]) as conn:
+                row = (await memory_store.rows_of(conn, [key])).get(key)
+        except DATABASE_AWAY:
+            return False  # The save itself says what is to be said of it.
+        since = datetime.now(UTC) - timedelta(seconds=SAME_TURN)
+        return row is not None and row.created_at is not None and row.created_at > since
 
     async def save_reply(self, said: Said, text: str | None = None) -> None:
         """Save what was said, or `text` in its place; a reply without text is none.
@@ -98,19 +118,23 @@ class ChatMemory:
 
 
 def make_memory(
-    saves: SaveQueue, user_id: UUID, turns: Sequence[str], place: Place
+    pool: Pool, saves: SaveQueue, user_id: UUID, turns: Sequence[str], place: Place
 ) -> ChatMemory | None:
     """None where nothing was said, or more than a memory can hold."""
     if not turns or len(turns[-1].encode("utf-8", "replace")) > MOST_TEXT_BYTES:
         return None
-    return ChatMemory(saves, user_id, turns, place)
+    return ChatMemory(pool, saves, user_id, turns, place)
 
 
-def _id_of(user_id: UUID, turns: Sequence[str]) -> UUID:
-    digest = hashlib.sha256(str(int(time.time()) // SAME_TURN).encode())
-    for turn in turns:
-        digest.update(hashlib.sha256(turn.encode("utf-8", "replace")).digest())
-    return uuid5(user_id, digest.hexdigest())
+def _ids_of(user_id: UUID, turns: Sequence[str]) -> tuple[UUID, UUID]:
+    """The ids of the turn if it was said in the stretch of SAME_TURN before, and in this one."""
+    stretch = int(time.time()) // SAME_TURN
+    said = b"".join(hashlib.sha256(turn.encode("utf-8", "replace")).digest() for turn in turns)
+    earlier, now = (
+        uuid5(user_id, hashlib.sha256(hashlib.sha256(str(n).encode()).digest() + said).hexdigest())
+        for n in (stretch - 1, stretch)
+    )
+    return earlier, now
 
 
 def _storable(text: str) -> str:

@@ -92,7 +92,9 @@ async def start(res: Resources, wish: Wish) -> Chat:
         sources = await recall_for_turns(res.retrieval, wish.user_id, turns, budget)
     if sources:
         body = {**body, "messages": with_block(body["messages"], fence(sources))}
-    memory = make_memory(res.saves, wish.user_id, turns, wish.place) if wish.writes else None
+    memory = None
+    if wish.writes:
+        memory = make_memory(res.db, res.saves, wish.user_id, turns, wish.place)
     saving = res.errands.add(memory.save_prompt()) if memory else None
     try:
         call = await begin(res, wish.user_id, wish.provider, body, wish.own_key, wish.headers)

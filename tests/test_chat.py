@@ -243,6 +243,57 @@ async def test_the_same_question_answered_otherwise_is_a_memory_of_its_own(asked
     assert replies == {first: "The walrus sleeps.", again: "On ice."}
 
 
+QUARTERS_END = 1_800_000_000
+
+
+async def said_before_and_after_a_quarters_end(client, who, monkeypatch, between=None):
+    """Return the ids of the memories."""
+    ids = []
+    for seconds in (QUARTERS_END - 1, QUARTERS_END + 1):
+        monkeypatch.setattr("core.chat_memory.time.time", lambda now=seconds: now)
+        ids.append((await chat(client, who)).json()["data"]["memory_id"])
+        if between and len(ids) == 1:
+            await between()
+    return ids
+
+
+async def test_the_same_chat_a_moment_later_is_the_same_memory_whatever_the_clock_says(
+    asked, monkeypatch
+):
+    client, _, alice = asked
+
+    first, again = await said_before_and_after_a_quarters_end(client, alice, monkeypatch)
+
+    assert first == again == (await memories_of(client, alice))[0]["id"]
+
+
+async def test_what_was_deleted_does_not_come_back_with_the_next_call_of_its_chat(
+    asked, monkeypatch
+):
+    client, _, alice = asked
+
+    async def delete():
+        for memory in await memories_of(client, alice):
+            await client.delete(f"/memories/{memory['id']}", headers=alice)
+
+    await said_before_and_after_a_quarters_end(client, alice, monkeypatch, delete)
+
+    assert await memories_of(client, alice) == []
+
+
+async def test_the_same_words_later_are_another_memory(settings, database, monkeypatch):
+    async def wait():
+        await database.execute(
+            "UPDATE memory_layer.memories SET created_at = now() - interval '15 minutes'"
+        )
+
+    async with answering(settings) as (client, _):
+        alice = await sign_up(client, "alice")
+        first, later = await said_before_and_after_a_quarters_end(client, alice, monkeypatch, wait)
+
+    assert first != later
+
+
 async def test_chats_save_no_injected_copy(asked):
     """Each round's chats are the next one's memories; a client that sends our block back is met."""
     client, models, alice = asked
