@@ -194,11 +194,21 @@ class OpenAIEmbedder:
 
 
 class _Request:
-    """Texts that go together, and their vectors once it has been sent."""
+    """Texts that go together, and who waits for the vector of each."""
 
     def __init__(self, *texts: str) -> None:
         self.texts = list(texts)
-        self.sent: asyncio.Task[Vectors] | None = None
+        self.waiting: list[asyncio.Future[Vectors]] = []
+
+    def settle(self, vectors: Vectors) -> None:
+        for place, waiter in enumerate(self.waiting):
+            if not waiter.done():
+                waiter.set_result(vectors[place : place + 1])
+
+    def fail(self, error: Exception) -> None:
+        for waiter in self.waiting:
+            if not waiter.done():
+                waiter.set_exception(error)
 
 
 class _Shared:
@@ -208,24 +218,16 @@ class _Shared:
         self._embed, self._most = embed, most
         self._free = asyncio.Semaphore(QUERY_REQUESTS_AT_ONCE)
         self._next = _Request()
-        self._sent: set[asyncio.Task[Vectors]] = set()
+        self._sending: set[asyncio.Task[None]] = set()
         self._last_left = -math.inf
 
     async def embed(self, text: str) -> Vectors:
         """Return one row. What befalls another's text is not this one's."""
         if self._is_free():
             return await self._send(_Request(text))
-        request, place = self._next, len(self._next.texts)
-        request.texts.append(text)
-        if request.sent is None:
-            request.sent = asyncio.create_task(self._send(request))
-            self._sent.add(request.sent)
-            request.sent.add_done_callback(self._sent.discard)
-        if len(request.texts) == self._most:
-            self._next = _Request()
+        place, answer = self._join(text)
         try:
-            # Whoever goes away takes nobody else's answer along.
-            return (await asyncio.shield(request.sent))[place : place + 1]
+            return await answer
         except TextRefused as refused:
             if place in refused.positions:
                 raise TextRefused([0]) from refused
@@ -233,15 +235,36 @@ class _Shared:
 
     def _is_free(self) -> bool:
         """Say whether a request may leave at once, and nobody waits for the next one."""
-        return self._seconds_to_wait() <= 0 and self._next.sent is None and not self._free.locked()
+        return self._seconds_to_wait() <= 0 and not self._next.texts and not self._free.locked()
 
     def _seconds_to_wait(self) -> float:
         return self._last_left + SHARING_SECONDS - asyncio.get_running_loop().time()
 
+    def _join(self, text: str) -> "tuple[int, asyncio.Future[Vectors]]":
+        request, answer = self._next, asyncio.get_running_loop().create_future()
+        request.texts.append(text)
+        request.waiting.append(answer)
+        if len(request.texts) == 1:
+            sending = asyncio.create_task(self._send_for_all(request))
+            self._sending.add(sending)
+            sending.add_done_callback(self._sending.discard)
+        if len(request.texts) == self._most:
+            self._next = _Request()
+        return len(request.texts) - 1, answer
+
     async def aclose(self) -> None:
-        for task in tuple(self._sent):
+        for task in tuple(self._sending):
             task.cancel()
-        await asyncio.gather(*self._sent, return_exceptions=True)
+        await asyncio.gather(*self._sending, return_exceptions=True)
+
+    async def _send_for_all(self, request: _Request) -> None:
+        try:
+            request.settle(await self._send(request))
+        except Exception as error:
+            request.fail(error)
+        except asyncio.CancelledError:
+            request.fail(EmbedderUnavailable("The service ends"))
+            raise
 
     async def _send(self, request: _Request) -> Vectors:
         if (wait := self._seconds_to_wait()) > 0:

@@ -1,7 +1,7 @@
 """Answers that come piece by piece, and clients that leave before the end."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import Any, TypeVar
 
@@ -25,24 +25,28 @@ class ClientGone(Exception):
     """Nobody listens any more."""
 
 
-async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+async def unless_gone(request: Request, work: Awaitable[T]) -> T:
     """Do the work while its client waits for it; raise ClientGone when that leaves first."""
-    task = asyncio.create_task(work)
-    leaving = asyncio.create_task(_leaving(request))
+    here, left = asyncio.current_task(), False
+    assert here is not None
+
+    async def leave() -> None:
+        nonlocal left
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        left = True
+        here.cancel()
+
+    leaving = asyncio.create_task(leave())
     try:
-        await asyncio.wait((task, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        raise ClientGone
+        return await work
+    except asyncio.CancelledError:
+        # Others may have had a reason to end it too, such as the end of the service.
+        if left and not here.uncancel():
+            raise ClientGone from None
+        raise
     finally:
         leaving.cancel()
-        task.cancel()
-        await asyncio.gather(task, leaving, return_exceptions=True)
-
-
-async def _leaving(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 def gone() -> Response:
