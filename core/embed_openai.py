@@ -205,7 +205,8 @@ class _Request:
             if not waiter.done():
                 waiter.set_result(vectors[place : place + 1])
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: BaseException) -> None:
+        """Tell whoever still waits."""
         for waiter in self.waiting:
             if not waiter.done():
                 waiter.set_exception(error)
@@ -247,7 +248,7 @@ class _Shared:
         if len(request.texts) == 1:
             sending = asyncio.create_task(self._send_for_all(request))
             self._sending.add(sending)
-            sending.add_done_callback(self._sending.discard)
+            sending.add_done_callback(lambda task: self._ended(request, task))
         if len(request.texts) == self._most:
             self._next = _Request()
         return len(request.texts) - 1, answer
@@ -258,13 +259,12 @@ class _Shared:
         await asyncio.gather(*self._sending, return_exceptions=True)
 
     async def _send_for_all(self, request: _Request) -> None:
-        try:
-            request.settle(await self._send(request))
-        except Exception as error:
-            request.fail(error)
-        except asyncio.CancelledError:
-            request.fail(EmbedderUnavailable("The service ends"))
-            raise
+        request.settle(await self._send(request))
+
+    def _ended(self, request: _Request, sending: asyncio.Task[None]) -> None:
+        self._sending.discard(sending)
+        error = None if sending.cancelled() else sending.exception()
+        request.fail(error or EmbedderUnavailable("The service ends"))
 
     async def _send(self, request: _Request) -> Vectors:
         if (wait := self._seconds_to_wait()) > 0:

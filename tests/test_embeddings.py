@@ -455,14 +455,31 @@ async def test_a_query_is_unhurt_by_those_it_shares_a_request_with(server, opena
     server.poison, server.pause = "POISON", 0.05
     queries = ["a POISON query", "one that goes away", *(f"query {number}" for number in range(9))]
 
+    # The first does not wait for others.
+    alone = asyncio.create_task(embedder.embed(["alone"], urgent=True))
     asked = [asyncio.create_task(embedder.embed([query], urgent=True)) for query in queries]
     await server.arrived.acquire()
     asked[1].cancel()
     poisoned, gone, *rows = await asyncio.gather(*asked, return_exceptions=True)
+    await alone
 
     assert isinstance(poisoned, TextRefused) and poisoned.positions == (0,)
     assert isinstance(gone, asyncio.CancelledError)
     assert np.concatenate(rows) == pytest.approx(expected(server, queries[2:]), abs=1e-6)
+
+
+async def test_a_query_that_waits_as_the_service_ends_is_told_so(server, openai_with):
+    embedder = openai_with()
+    server.hanging = True
+    asked = [asyncio.create_task(embedder.embed([query], urgent=True)) for query in "abc"]
+    await server.arrived.acquire()
+    await server.arrived.acquire()
+
+    async with asyncio.timeout(2):
+        await embedder.aclose()
+        _, *answers = await asyncio.gather(*asked, return_exceptions=True)
+
+    assert all(isinstance(answer, EmbedderUnavailable) for answer in answers), answers
 
 
 async def test_no_query_waits_longer_for_others_than_for_the_provider(server, openai_with):
