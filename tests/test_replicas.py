@@ -16,7 +16,7 @@ import pytest
 
 from core.capture import Capture
 from core.save_queue import Saved, write_together
-from storage import change_feed, embedding_queue, memory_store
+from storage import change_feed, embedding_queue, memory_store, sync
 from storage.database import Pool, acting_as, open_pool
 from storage.embedding_queue import Embedded, EmbeddedChunk
 from storage.memory_store import Row
@@ -241,6 +241,23 @@ async def test_of_the_same_new_memory_from_many_sides_one_is_the_first(pool: Poo
     assert len({middle.created_at for _, middle, _ in answers}) == 1
     assert len(feed.changes) == 25
     assert len({change.change_seq for change in feed.changes}) == 25
+
+
+async def test_a_page_of_changes_leaves_none_out_however_the_database_reads_it(pool: Pool) -> None:
+    user_id, ids = uuid4(), [uuid4() for _ in range(4)]
+    *first, last = (Capture(user_id, i, "prompt", "text") for i in ids)
+    await write_together(pool, first)
+    await write_together(pool, [Capture(user_id, ids[0], "response", "text")])
+    async with pool.acquire() as conn:
+        await conn.execute("VACUUM memory_layer.memories")
+    await write_together(pool, [last])  # where the first one was
+
+    async with acting_as(pool, user_id) as conn:
+        await conn.execute("SET LOCAL enable_indexscan = off; SET LOCAL enable_bitmapscan = off")
+        page = await sync.page(conn, user_id, 0, 5, 2)
+        rest = await sync.page(conn, user_id, page[-1].change_seq, 5, 2)
+
+    assert [change.id for change in page + rest] == [ids[1], ids[2], ids[0], ids[3]]
 
 
 async def test_new_prompts_of_many_are_saved_by_one_statement(pool: Pool) -> None:
