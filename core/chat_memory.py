@@ -128,13 +128,13 @@ def make_memory(
 
 def _ids_of(user_id: UUID, turns: Sequence[str]) -> tuple[UUID, UUID]:
     """The ids of the turn if it was said in the stretch of SAME_TURN before, and in this one."""
-    stretch = int(time.time()) // SAME_TURN
     said = b"".join(hashlib.sha256(turn.encode("utf-8", "replace")).digest() for turn in turns)
-    earlier, now = (
-        uuid5(user_id, hashlib.sha256(hashlib.sha256(str(n).encode()).digest() + said).hexdigest())
-        for n in (stretch - 1, stretch)
-    )
-    return earlier, now
+
+    def in_stretch(number: int) -> UUID:
+        return uuid5(user_id, hashlib.sha256(str(number).encode() + said).hexdigest())
+
+    now = int(time.time()) // SAME_TURN
+    return in_stretch(now - 1), in_stretch(now)
 
 
 def _storable(text: str) -> str:

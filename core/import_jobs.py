@@ -106,9 +106,8 @@ class ImportJobs:
                 job = await imports.add(conn, user_id, job_id, file_name, size)
             # Not before the COMMIT: a file that no job needs is deleted.
             uploading.rename(folder / str(job_id))
-        except BaseException:
-            uploading.unlink(missing_ok=True)
-            raise
+        finally:
+            uploading.unlink(missing_ok=True)  # unless it has its own name by now
         self._arrived.set()
         return job
 

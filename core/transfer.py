@@ -127,9 +127,8 @@ def _export(client: httpx.Client, asked: argparse.Namespace) -> int:
                     file.write(part)
                     _bar("exporting", 0, 0, f"{file.tell() / 1e6:.1f} MB")
             unfinished.replace(asked.file)
-        except BaseException:
-            unfinished.unlink(missing_ok=True)
-            raise
+        finally:
+            unfinished.unlink(missing_ok=True)  # unless it is whole, and has its own name by now
     print(f"\n{asked.file}", file=sys.stderr)
     return 0
 
